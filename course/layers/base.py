@@ -1,0 +1,39 @@
+"""What every layer is: a forward that remembers, a backward that uses the memory."""
+
+from course.device import Array
+
+
+class Layer:
+    """One step of a network.
+
+    Attributes
+    ----------
+    params : name -> array, what the layer learns (empty for most layers)
+    grads : the same names -> dLoss/dparam, each of its parameter's shape;
+        filled by backward, read by the optimizer
+    """
+
+    def __init__(self) -> None:
+        self.params: dict[str, Array] = {}
+        self.grads: dict[str, Array] = {}
+
+    def forward(self, x: Array) -> Array:
+        """Return y, and keep on self whatever backward will need."""
+        raise NotImplementedError
+
+    def backward(self, dy: Array) -> Array:
+        """Given dy = dLoss/dy, fill grads and return dx = dLoss/dx."""
+        raise NotImplementedError
+
+    def __call__(self, x: Array) -> Array:
+        """Return forward(x), as in PyTorch."""
+        return self.forward(x)
+
+    def remembered(self, name: str) -> Array:
+        """Return what forward kept under the name, or say that it has not run."""
+        if name not in self.__dict__:
+            raise RuntimeError(
+                f"{type(self).__name__}.backward needs the x that forward saw: "
+                "call forward first"
+            )
+        return self.__dict__[name]

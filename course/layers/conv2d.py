@@ -1,0 +1,355 @@
+"""2-D convolution: slide F filters of KH x KW taps over the channels of an image.
+
+Equations
+
+    (1)  y[n,f,i,j]  = b[f] + sum over c,u,v of w[f,c,u,v] * x[n,g+c,p,q]
+    (2)  dx[n,g+c,p,q] = sum over f,i,j,u,v  of w[f,c,u,v] * dy[n,f,i,j]
+    (3)  dw[f,c,u,v] = sum over n,i,j        of dy[n,f,i,j] * x[n,g+c,p,q]
+    (4)  db[f]       = sum over n,i,j        of dy[n,f,i,j]
+
+    with p = i*SH + u*DH - top, q = j*SW + v*DW - left, 0 <= u < KH, 0 <= v < KW,
+    0 <= c < C/G, and g the first channel of the group of filter f: filters come in G
+    groups of F/G, and group k sees channels k*C/G to (k+1)*C/G - 1 only.
+
+Shapes
+
+    x, dx   (N, C, H, W)         float
+    w, dw   (F, C/G, KH, KW)     float
+    b, db   (F,)                 float
+    y, dy   (N, F, HO, WO)       float; HO = (H + top + bottom - DH*(KH-1) - 1)//SH + 1,
+                                 and WO likewise
+
+Edges: pixels outside x are 0. A remainder of rows or columns that no window reaches is
+left out, and its gradient is 0. An empty batch gives an empty y.
+
+As in every deep-learning library this is cross-correlation: w is not flipped.
+
+The loops of (1), (2) and (3) visit the same products in the same nest, one line apart;
+framing x in zeros first leaves that line without an if.
+
+With stride 1 faster loops compute the same. They read the framed image, WP pixels wide,
+as one long row: what tap (u,v) sees lies u*DH*WP + v*DW pixels after what tap (0,0) sees,
+for every window alike. So a tap is one pass over the image along memory, as vector
+instructions like it, in place of HO short ones. The price: KW*DW - DW more windows a row,
+which wrap around its end; nobody keeps them.
+
+Lecture: lectures/09_convolution.ipynb.  Symbols: GLOSSARY.md.
+Source: LeCun et al., Proc. IEEE 86 (1998), section II; geometry from Dumoulin & Visin,
+arXiv:1603.07285; groups from Krizhevsky et al., NeurIPS 2012; as torch.nn.Conv2d.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from course.compiled import compiled
+from course.device import Array, fill, floats, same_shape
+from course.layers.base import Layer
+from course.shapes import Pads, Pair, framed, integer, out_size, pads, pair
+
+
+@compiled
+def _y_cpu(y, xp, w, b, G, SH, SW, DH, DW, first, past):
+    """Equation (1); a thread has planes (n, f) of y."""
+    _, F, HO, WO = y.shape
+    _, CG, KH, KW = w.shape
+    for plane in range(first, past):
+        n, f = divmod(plane, F)
+        g = f // (F // G) * CG
+        y[n, f] = b[f]
+        for c in range(CG):
+            for u in range(KH):
+                for v in range(KW):
+                    for i in range(HO):
+                        for j in range(WO):
+                            pixel = xp[n, g + c, i * SH + u * DH, j * SW + v * DW]
+                            y[n, f, i, j] += w[f, c, u, v] * pixel
+
+
+@compiled
+def _y_cpu_run(y, xp, w, b, G, DH, DW, first, past):
+    """Equation (1) at stride 1, a tap in one run; a thread has planes (n, f) of y."""
+    _, F, HO, WO = y.shape
+    _, CG, KH, KW = w.shape
+    WP = xp.shape[3]
+    run = np.empty((HO - 1) * WP + WO, y.dtype)
+    for plane in range(first, past):
+        n, f = divmod(plane, F)
+        g = f // (F // G) * CG
+        run[:] = b[f]
+        for c in range(CG):
+            pixels = xp[n, g + c].reshape(-1)
+            for u in range(KH):
+                for v in range(KW):
+                    tap, seen = w[f, c, u, v], pixels[u * DH * WP + v * DW :]
+                    for k in range(run.size):
+                        run[k] += tap * seen[k]
+        for i in range(HO):
+            y[n, f, i] = run[i * WP : i * WP + WO]
+
+
+@compiled
+def _dx_cpu(dxp, dy, w, G, SH, SW, DH, DW, first, past):
+    """Equation (2), pushed: an output gives to every pixel it saw, frame included.
+
+    A thread has planes (n, channel) of dx.
+    """
+    C = dxp.shape[1]
+    _, F, HO, WO = dy.shape
+    _, CG, KH, KW = w.shape
+    FG = F // G
+    for plane in range(first, past):
+        n, channel = divmod(plane, C)
+        group, c = divmod(channel, CG)
+        dxp[n, channel] = 0
+        for f in range(group * FG, (group + 1) * FG):
+            for u in range(KH):
+                for v in range(KW):
+                    for i in range(HO):
+                        for j in range(WO):
+                            gradient = w[f, c, u, v] * dy[n, f, i, j]
+                            dxp[n, channel, i * SH + u * DH, j * SW + v * DW] += gradient
+
+
+@compiled
+def _dx_cpu_run(dxp, dyp, w, G, DH, DW, size, first, past):
+    """Equation (2) at stride 1, a tap in one run; a thread has planes (n, channel) of dx.
+
+    dyp is dy in rows as wide as those of dxp, with zeros for the windows that wrap.
+    """
+    C, WP = dxp.shape[1], dxp.shape[3]
+    F, CG, KH, KW = w.shape
+    FG = F // G
+    for plane in range(first, past):
+        n, channel = divmod(plane, C)
+        group, c = divmod(channel, CG)
+        pixels = dxp[n, channel].reshape(-1)
+        pixels[:] = 0
+        for f in range(group * FG, (group + 1) * FG):
+            run = dyp[n, f].reshape(-1)
+            for u in range(KH):
+                for v in range(KW):
+                    tap, seen = w[f, c, u, v], pixels[u * DH * WP + v * DW :]
+                    for k in range(size):
+                        seen[k] += tap * run[k]
+
+
+@compiled
+def _dw_cpu(dw, dy, xp, G, SH, SW, DH, DW, first, past):
+    """Equation (3); a thread has planes (f, c) of dw."""
+    N, F, HO, WO = dy.shape
+    _, CG, KH, KW = dw.shape
+    for plane in range(first, past):
+        f, c = divmod(plane, CG)
+        g = f // (F // G) * CG
+        dw[f, c] = 0
+        for n in range(N):
+            for u in range(KH):
+                for v in range(KW):
+                    total = dy.dtype.type(0)
+                    for i in range(HO):
+                        for j in range(WO):
+                            pixel = xp[n, g + c, i * SH + u * DH, j * SW + v * DW]
+                            total += dy[n, f, i, j] * pixel
+                    dw[f, c, u, v] += total
+
+
+@compiled
+def _dw_cpu_run(dw, dyp, xp, G, DH, DW, size, first, past):
+    """Equation (3) at stride 1, a tap in one run; a thread has planes (f, c) of dw."""
+    N, WP = len(xp), xp.shape[3]
+    F, CG, KH, KW = dw.shape
+    for plane in range(first, past):
+        f, c = divmod(plane, CG)
+        g = f // (F // G) * CG
+        dw[f, c] = 0
+        for n in range(N):
+            pixels, run = xp[n, g + c].reshape(-1), dyp[n, f].reshape(-1)
+            for u in range(KH):
+                for v in range(KW):
+                    seen = pixels[u * DH * WP + v * DW :]
+                    total = dw.dtype.type(0)
+                    for k in range(size):
+                        total += run[k] * seen[k]
+                    dw[f, c, u, v] += total
+
+
+@compiled
+def _db_cpu(db, dy, first, past):
+    """Equation (4); a thread has filters."""
+    N, _, HO, WO = dy.shape
+    for f in range(first, past):
+        db[f] = 0
+        for n in range(N):
+            total = dy.dtype.type(0)
+            for i in range(HO):
+                for j in range(WO):
+                    total += dy[n, f, i, j]
+            db[f] += total
+
+
+def _geometry(x_shape, w_shape, stride, padding, dilation, groups):
+    """Return G, stride, dilation, padding and the size of y, or say what cannot be."""
+    C, H, W = x_shape[1:]
+    F, CG, KH, KW = w_shape
+    G = integer("groups", groups, 1)
+    if C % G or F % G:
+        raise ValueError(
+            f"groups={G} must divide the {C} channels of x and the {F} filters of w"
+        )
+    if CG * G != C:
+        raise ValueError(
+            f"x has {C} channels, w expects {CG * G}"
+            + f" ({CG} in each of {G} groups)" * (G > 1)
+        )
+    if KH < 1 or KW < 1:
+        raise ValueError(f"w has shape {w_shape}; a filter needs at least 1 x 1 taps")
+    stride, dilation = pair("stride", stride), pair("dilation", dilation)
+    frame = pads(padding, (H, W), (KH, KW), stride, dilation)
+    size = (
+        out_size(H, KH, stride[0], frame[0], dilation[0]),
+        out_size(W, KW, stride[1], frame[1], dilation[1]),
+    )
+    return G, stride, dilation, frame, size
+
+
+def conv2d_forward(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    stride: int | Pair = 1,
+    padding: int | Pair | Pads | str = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+) -> Array:
+    """Return y of equation (1), in the dtype of x.
+
+    Raises TypeError for dtypes that are not float32 or float64, or not alike, and
+    ValueError for shapes that do not fit together.
+
+    >>> x = np.arange(9.0).reshape(1, 1, 3, 3)
+    >>> w = np.array([[[[-1.0, 0.0], [0.0, 1.0]]]])
+    >>> conv2d_forward(x, w)[0, 0]
+    array([[4., 4.],
+           [4., 4.]])
+    """
+    x = floats("x", x, "(N, C, H, W)")
+    w = floats("w", w, "(F, C/G, KH, KW)", x.dtype)
+    G, stride, dilation, frame, size = _geometry(
+        x.shape, w.shape, stride, padding, dilation, groups
+    )
+    N, F = len(x), len(w)
+    b = np.zeros(F, x.dtype) if b is None else floats("b", b, "(F,)", x.dtype)
+    same_shape("b", b, (F,), "one bias for each filter of w")
+    y = np.empty((N, F, *size), x.dtype)
+    xp = framed(x, frame)
+    if stride == (1, 1):
+        fill(_y_cpu_run, N * F, y, xp, w, b, G, *dilation)
+    else:
+        fill(_y_cpu, N * F, y, xp, w, b, G, *stride, *dilation)
+    return y
+
+
+def conv2d_backward(
+    dy: Array,
+    x: Array,
+    w: Array,
+    stride: int | Pair = 1,
+    padding: int | Pair | Pads | str = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+) -> tuple[Array, Array, Array]:
+    """Return dx, dw, db of equations (2), (3), (4), in the dtype of x.
+
+    The keywords are those that forward was called with. Raises as forward does, and
+    ValueError if dy has not the shape of y.
+
+    >>> x, w = np.ones((1, 1, 3, 3)), np.ones((1, 1, 2, 2))
+    >>> dx, dw, db = conv2d_backward(np.ones((1, 1, 2, 2)), x, w)
+    >>> dx[0, 0]
+    array([[1., 2., 1.],
+           [2., 4., 2.],
+           [1., 2., 1.]])
+    """
+    x = floats("x", x, "(N, C, H, W)")
+    w = floats("w", w, "(F, C/G, KH, KW)", x.dtype)
+    dy = floats("dy", dy, "(N, F, HO, WO)", x.dtype)
+    G, stride, dilation, frame, size = _geometry(
+        x.shape, w.shape, stride, padding, dilation, groups
+    )
+    (N, C, H, W), F, CG = x.shape, len(w), w.shape[1]
+    same_shape("dy", dy, (N, F, *size), "the shape of y for these x and w")
+    xp = framed(x, frame)
+    dxp, dw, db = np.empty_like(xp), np.empty_like(w), np.empty(F, x.dtype)
+    if stride == (1, 1):
+        HO, WO = size
+        WP = xp.shape[3]
+        dyp = np.zeros((N, F, HO, WP), dy.dtype)
+        dyp[..., :WO] = dy
+        run = G, *dilation, (HO - 1) * WP + WO
+        fill(_dx_cpu_run, N * C, dxp, dyp, w, *run)
+        fill(_dw_cpu_run, F * CG, dw, dyp, xp, *run)
+    else:
+        fill(_dx_cpu, N * C, dxp, dy, w, G, *stride, *dilation)
+        fill(_dw_cpu, F * CG, dw, dy, xp, G, *stride, *dilation)
+    fill(_db_cpu, F, db, dy)
+    (top, _), (left, _) = frame
+    return np.ascontiguousarray(dxp[:, :, top : top + H, left : left + W]), dw, db
+
+
+class Conv2d(Layer):
+    """Convolution as a layer, with parameters weight (F, C/G, KH, KW) and bias (F,).
+
+    weight starts normal with variance 2 / (C/G*KH*KW), as suits a following ReLU (He et
+    al., ICCV 2015); bias starts at 0, and bias=False leaves it out. Raises ValueError if
+    groups does not divide both channel counts, or a size is below 1.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Pair,
+        stride: int | Pair = 1,
+        padding: int | Pair | Pads | str = 0,
+        dilation: int | Pair = 1,
+        groups: int = 1,
+        bias: bool = True,
+        *,
+        rng: np.random.Generator,
+        dtype: Any = np.float32,
+    ):
+        super().__init__()
+        C = integer("in_channels", in_channels, 1)
+        F = integer("out_channels", out_channels, 1)
+        G = integer("groups", groups, 1)
+        if C % G or F % G:
+            raise ValueError(
+                f"groups={G} must divide in_channels={C} and out_channels={F}"
+            )
+        shape = F, C // G, *pair("kernel_size", kernel_size)
+        deviation = np.sqrt(2.0 / np.prod(shape[1:]))
+        self.params["weight"] = rng.normal(0.0, deviation, shape).astype(dtype)
+        if bias:
+            self.params["bias"] = np.zeros(F, dtype)
+        self.window = {
+            "stride": pair("stride", stride),
+            "padding": padding,
+            "dilation": pair("dilation", dilation),
+            "groups": G,
+        }
+
+    def forward(self, x: Array) -> Array:
+        y = conv2d_forward(
+            x, self.params["weight"], self.params.get("bias"), **self.window
+        )
+        self.x = x
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        x = self.remembered("x")
+        dx, dw, db = conv2d_backward(dy, x, self.params["weight"], **self.window)
+        self.grads["weight"] = dw
+        if "bias" in self.params:
+            self.grads["bias"] = db
+        return dx

@@ -1,0 +1,82 @@
+"""ReLU, the rectified linear unit: what is below zero becomes zero.
+
+Equations
+
+    (1)  y[t]  = max(0, x[t])
+    (2)  dx[t] = dy[t] if x[t] > 0, else 0
+
+Shapes
+
+    x, y, dx, dy   any shape, all alike   float
+
+Edges: the derivative at 0 is 0, by choice (any value from 0 to 1 is a
+subgradient). NaN stays NaN.
+
+Lecture: lectures/07_mlp.ipynb.  Symbols: GLOSSARY.md.
+Source: Nair & Hinton, ICML 2010; as torch.nn.ReLU.
+"""
+
+import numpy as np
+
+from course.compiled import compiled
+from course.device import Array, fill, floats, same_shape
+from course.layers.base import Layer
+
+
+@compiled
+def _y_cpu(y, x, first, past):
+    """Equation (1); a thread has elements."""
+    zero = x.dtype.type(0)
+    for t in range(first, past):
+        y[t] = zero if x[t] <= zero else x[t]
+
+
+@compiled
+def _dx_cpu(dx, dy, x, first, past):
+    """Equation (2); a thread has elements."""
+    zero = x.dtype.type(0)
+    for t in range(first, past):
+        upstream = dy[t]  # read in any case: no branch, so vector instructions fit
+        dx[t] = zero if x[t] <= zero else upstream
+
+
+def relu_forward(x: Array) -> Array:
+    """Return y of equation (1), in the shape and dtype of x.
+
+    Raises TypeError for a dtype that is not float32 or float64.
+
+    >>> relu_forward(np.array([1.0, -2.0, 3.0, -1.0]))
+    array([1., 0., 3., 0.])
+    """
+    x = floats("x", x, "any")
+    y = np.empty_like(x)
+    fill(_y_cpu, x.size, y.reshape(-1), x.reshape(-1))
+    return y
+
+
+def relu_backward(dy: Array, x: Array) -> Array:
+    """Return dx of equation (2), in the shape and dtype of x.
+
+    Raises TypeError as forward does, and ValueError if dy has not the shape of x.
+
+    >>> relu_backward(np.array([4.0, -1.0, 5.0, 9.0]), np.array([1.0, -2.0, 3.0, -1.0]))
+    array([4., 0., 5., 0.])
+    """
+    x = floats("x", x, "any")
+    dy = floats("dy", dy, "any", x.dtype)
+    same_shape("dy", dy, x.shape, "the shape of x")
+    dx = np.empty_like(x)
+    fill(_dx_cpu, x.size, dx.reshape(-1), dy.reshape(-1), x.reshape(-1))
+    return dx
+
+
+class ReLU(Layer):
+    """ReLU as a layer; it learns nothing."""
+
+    def forward(self, x: Array) -> Array:
+        y = relu_forward(x)
+        self.x = x
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        return relu_backward(dy, self.remembered("x"))

@@ -1,0 +1,79 @@
+"""Tanh, the hyperbolic tangent: any number becomes one between -1 and 1.
+
+Equations
+
+    (1)  y[t]  = tanh(x[t])
+    (2)  dx[t] = dy[t] * (1 - y[t]) * (1 + y[t])
+
+Shapes
+
+    x, y, dx, dy   any shape, all alike   float
+
+Edges: a large x gives exactly 1 or -1, and a gradient of exactly 0 (from about 9 in
+float32, 19 in float64). NaN stays NaN.
+
+Lecture: lectures/07_mlp.ipynb.  Symbols: GLOSSARY.md.
+Source: LeCun et al., Efficient BackProp (1998), section 4.4; as torch.nn.Tanh.
+"""
+
+import numpy as np
+
+from course.compiled import compiled
+from course.device import Array, fill, floats, same_shape
+from course.layers.base import Layer
+
+
+@compiled
+def _y_cpu(y, x, first, past):
+    """Equation (1); a thread has elements."""
+    for t in range(first, past):
+        y[t] = np.tanh(x[t])
+
+
+@compiled
+def _dx_cpu(dx, dy, y, first, past):
+    """Equation (2); a thread has elements."""
+    one = y.dtype.type(1)
+    for t in range(first, past):
+        dx[t] = dy[t] * (one - y[t]) * (one + y[t])
+
+
+def tanh_forward(x: Array) -> Array:
+    """Return y of equation (1), in the shape and dtype of x.
+
+    Raises TypeError for a dtype that is not float32 or float64.
+
+    >>> tanh_forward(np.array([0.0, np.log(2), -np.log(2), 1000.0])).round(6)
+    array([ 0. ,  0.6, -0.6,  1. ])
+    """
+    x = floats("x", x, "any")
+    y = np.empty_like(x)
+    fill(_y_cpu, x.size, y.reshape(-1), x.reshape(-1))
+    return y
+
+
+def tanh_backward(dy: Array, y: Array) -> Array:
+    """Return dx of equation (2), in the shape and dtype of y, which forward returned.
+
+    Raises TypeError as forward does, and ValueError if dy has not the shape of y.
+
+    >>> tanh_backward(np.array([16.0, 16.0]), np.array([0.5, -0.75]))
+    array([12.,  7.])
+    """
+    y = floats("y", y, "any")
+    dy = floats("dy", dy, "any", y.dtype)
+    same_shape("dy", dy, y.shape, "the shape of y")
+    dx = np.empty_like(y)
+    fill(_dx_cpu, y.size, dx.reshape(-1), dy.reshape(-1), y.reshape(-1))
+    return dx
+
+
+class Tanh(Layer):
+    """Tanh as a layer; it learns nothing."""
+
+    def forward(self, x: Array) -> Array:
+        self.y = tanh_forward(x)
+        return self.y
+
+    def backward(self, dy: Array) -> Array:
+        return tanh_backward(dy, self.remembered("y"))
