@@ -7,11 +7,11 @@
 """
 
 __version__ = "0.1.0"
-__all__ = ["check", "hint"]
+__all__ = ["check", "hint", "progress"]
 
 
 def __getattr__(name: str):
-    """Load `check` and `hint` when they are first asked for."""
+    """Load `check`, `hint` and `progress` when they are first asked for."""
     if name in __all__:
         from course.exercises import check as module
 

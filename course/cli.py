@@ -8,7 +8,13 @@ import argparse
 import sys
 from importlib import import_module
 
-VERBS = ("course.train", "course.grading.command", "course.doctor", "course.notebooks")
+VERBS = (
+    "course.train",
+    "course.grading.command",
+    "course.doctor",
+    "course.notebooks",
+    "course.bench.command",
+)
 
 
 def parser() -> argparse.ArgumentParser:

@@ -19,6 +19,8 @@ from typing import Any
 import numpy as np
 from numba import config
 
+from course.shapes import integer
+
 Array = np.ndarray
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
 SMALL = 1 << 15  # elements; below this a second thread costs more than it brings
@@ -30,9 +32,7 @@ _pool: ThreadPoolExecutor | None = None
 def set_threads(count: int) -> None:
     """Let loops use `count` threads from now on. The results do not change."""
     global _threads, _pool
-    if count < 1:
-        raise ValueError(f"a loop needs at least 1 thread, not {count}")
-    _threads, _pool = count, None
+    _threads, _pool = integer("threads", count, 1), None
 
 
 def get_threads() -> int:
@@ -65,8 +65,7 @@ def fill(loops: Callable, count: int, *arguments: Any) -> None:
         _pool = ThreadPoolExecutor(_threads, "course")
     bounds = [count * share // shares for share in range(shares + 1)]
     others: list[Future] = [
-        _pool.submit(loops, *arguments, bounds[k], bounds[k + 1])
-        for k in range(1, shares)
+        _pool.submit(loops, *arguments, bounds[k], bounds[k + 1]) for k in range(1, shares)
     ]
     try:
         loops(*arguments, bounds[0], bounds[1])

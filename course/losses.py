@@ -2,9 +2,11 @@
 
 Equations
 
-    (1)  logp[n,k] = s[n,k] - m[n] - log(sum over j of exp(s[n,j] - m[n])), m[n] = max s[n,:]
+    (1)  logp[n,k] = s[n,k] - m[n] - log(sum over j of exp(s[n,j] - m[n]))
     (2)  loss      = -(1/N) * sum over n of logp[n, t[n]]
     (3)  ds[n,k]   = (exp(logp[n,k]) - [k = t[n]]) / N
+
+    with m[n] the largest of s[n,0], s[n,1], ...
 
 Shapes
 

@@ -1,12 +1,10 @@
 """Networks made of layers: a chain, its weights, and the file they are kept in."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
-
 from course.device import Array
+from course.files import write_whole
 from course.layers.base import Layer
 
 
@@ -107,17 +105,3 @@ class Sequential:
                 )
         for name, array in mine.items():
             array[...] = loaded[name]
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write the file in one step: to a file beside it, which is then renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f"{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

@@ -104,9 +104,9 @@ def out_size(
 ) -> int:
     """Return how many windows fit along an axis of `size` pixels.
 
-    floor((size + P0 + P1 - D*(K-1) - 1) / S) + 1. With `ceil_mode` a last window that
-    starts inside the image counts although it hangs over; with `strict` a remainder
-    raises DoesNotFit. Raises ValueError if no window fits.
+    floor((size + P0 + P1 - D*(K-1) - 1) / S) + 1. With `ceil_mode` it is rounded up: a
+    last window that starts before the end of the image counts although it hangs over.
+    With `strict` a remainder raises DoesNotFit. Raises ValueError if no window fits.
 
     >>> out_size(28, K=5, P=2), out_size(7, K=3, S=3), out_size(7, K=2, S=2, ceil_mode=True)
     (28, 2, 4)
@@ -115,32 +115,37 @@ def out_size(
     course.shapes.DoesNotFit: n=7, k=3, s=3, p=0: 1 pixel is left over after 2 windows; \
 p=1 or s=1, 2, 4 would fit
     """
-    before, after = (P, P) if isinstance(P, int) else P
+    size, K = integer("size", size, 0), integer("K", K, 1)
+    S, D = integer("S", S, 1), integer("D", D, 1)
+    before, after = pair("P", P, 0)
     room = size + before + after - span(K, D)
-    if room < 0:
+    left_over = room % S
+    count = room // S + 1
+    if ceil_mode and left_over and count * S < size + before:
+        count += 1
+    if count < 1:
         raise ValueError(
             f"a window that spans {span(K, D)} pixels does not fit in {size} pixels "
             f"padded by {before} and {after}"
         )
-    left_over = room % S
-    count = room // S + 1
     if strict and left_over:
         raise DoesNotFit(
             f"n={size}, k={K}, s={S}, p={P}: {left_over} pixel{'s' * (left_over > 1)} "
             f"{'are' if left_over > 1 else 'is'} left over after {count} window"
             f"{'s' * (count > 1)}; {_nearest(size, K, S, P, D)} would fit"
         )
-    if ceil_mode and left_over and count * S < size + before:
-        count += 1
     return count
 
 
 def _nearest(size: int, K: int, S: int, P: int | Pair, D: int) -> str:
-    """Name the paddings up to K and the strides up to S+1 that leave no remainder."""
-    P = max((P, P) if isinstance(P, int) else P)
-    paddings = [p for p in range(K + 1) if p != P and _fits(size + 2 * p, K, S, D)]
-    strides = [s for s in range(1, S + 2) if s != S and _fits(size + 2 * P, K, s, D)]
-    return f"p={paddings[0]} or " * bool(paddings) + f"s={', '.join(map(str, strides))}"
+    """Name the nearest padding and the strides up to S+1 that leave no remainder."""
+    before, after = pair("P", P, 0)
+    around = sorted(range(before + S + 1), key=lambda p: abs(p - before))
+    paddings = [p for p in around if _fits(size + 2 * p, K, S, D)]
+    padded = size + before + after
+    strides = [s for s in range(1, S + 2) if _fits(padded, K, s, D)]
+    nearest = "".join(f"p={p} or " for p in paddings[:1])
+    return f"{nearest}s={', '.join(map(str, strides))}"
 
 
 def _fits(size: int, K: int, S: int, D: int) -> bool:
@@ -149,7 +154,7 @@ def _fits(size: int, K: int, S: int, D: int) -> bool:
 
 
 def framed(x: np.ndarray, padding: Pads) -> np.ndarray:
-    """Return the (N, C, H, W) array inside its frame of zeros; x itself if there is none."""
+    """Return the (N, C, H, W) array in its frame of zeros; x itself if there is none."""
     (top, bottom), (left, right) = padding
     if not (top or bottom or left or right):
         return x

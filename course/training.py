@@ -108,7 +108,8 @@ def fit(
         if value < 1:
             raise ValueError(f"{name} must be at least 1, not {value}")
     rng, history, peak = np.random.default_rng(seed), History(), optimizer.learning_rate
-    steps, step = epochs * -(-len(x) // batch_size), 0
+    per_epoch = -(-len(x) // batch_size)  # the last batch may be smaller
+    steps, step = epochs * per_epoch, 0
     try:
         with _bar(steps, progress) as bar:
             for epoch in range(epochs):
@@ -118,7 +119,7 @@ def fit(
                     history.batch_loss.append(_step(model, x[batch], t[batch], optimizer))
                     step += 1
                     bar.update()
-                here = history.batch_loss[-(-(-len(x) // batch_size)) :]
+                here = history.batch_loss[step - per_epoch :]
                 history.train_loss.append(float(np.mean(here)))
                 told = {"epoch": epoch + 1, "loss": f"{history.train_loss[-1]:.3f}"}
                 if validation is not None:

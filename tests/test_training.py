@@ -23,9 +23,7 @@ def digits():
 def perceptron(seed=0):
     """Return a small network for 8x8 digits."""
     rng = np.random.default_rng(seed)
-    return Sequential(
-        Flatten(), Linear(64, 32, rng=rng), ReLU(), Linear(32, 10, rng=rng)
-    )
+    return Sequential(Flatten(), Linear(64, 32, rng=rng), ReLU(), Linear(32, 10, rng=rng))
 
 
 def train(model, digits, **options):

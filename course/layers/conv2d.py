@@ -324,25 +324,24 @@ class Conv2d(Layer):
         F = integer("out_channels", out_channels, 1)
         G = integer("groups", groups, 1)
         if C % G or F % G:
-            raise ValueError(
-                f"groups={G} must divide in_channels={C} and out_channels={F}"
-            )
-        shape = F, C // G, *pair("kernel_size", kernel_size)
+            raise ValueError(f"groups={G} must divide in_channels={C} and out_channels={F}")
+        kernel = pair("kernel_size", kernel_size)
+        stride, dilation = pair("stride", stride), pair("dilation", dilation)
+        pads(padding, (1, 1), kernel, stride, dilation)  # refuses what is no padding
+        shape = F, C // G, *kernel
         deviation = np.sqrt(2.0 / np.prod(shape[1:]))
         self.params["weight"] = rng.normal(0.0, deviation, shape).astype(dtype)
         if bias:
             self.params["bias"] = np.zeros(F, dtype)
         self.window = {
-            "stride": pair("stride", stride),
+            "stride": stride,
             "padding": padding,
-            "dilation": pair("dilation", dilation),
+            "dilation": dilation,
             "groups": G,
         }
 
     def forward(self, x: Array) -> Array:
-        y = conv2d_forward(
-            x, self.params["weight"], self.params.get("bias"), **self.window
-        )
+        y = conv2d_forward(x, self.params["weight"], self.params.get("bias"), **self.window)
         self.x = x
         return y
 

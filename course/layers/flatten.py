@@ -22,8 +22,6 @@ Source: as torch.nn.Flatten.
 
 from math import prod
 
-import numpy as np
-
 from course.device import Array, floats, same_shape
 from course.layers.base import Layer
 
@@ -53,7 +51,9 @@ def flatten_backward(dy: Array, input_shape: tuple[int, ...]) -> Array:
     array([[[[0., 1.],
              [2., 3.]]]])
     """
-    dy = floats("dy", dy, "(N, K)")
+    dy = floats("dy", dy, "(N, C*H*W)")
+    if not input_shape:
+        raise ValueError("input_shape is empty; it must be (N, ...), the shape of x")
     y_shape = input_shape[0], prod(input_shape[1:])
     same_shape("dy", dy, y_shape, f"a flat x of shape {tuple(input_shape)}")
     return dy.reshape(input_shape)

@@ -111,7 +111,9 @@ def linear_backward(dy: Array, x: Array, w: Array) -> tuple[Array, Array, Array]
     Raises as forward does, and ValueError if dy has not the shape of y.
 
     >>> dx, dw, db = linear_backward(
-    ...     np.array([[1.0, 10.0]]), np.array([[1.0, 2.0]]), np.array([[3.0, 4.0], [5.0, 6.0]])
+    ...     np.array([[1.0, 10.0]]),
+    ...     np.array([[1.0, 2.0]]),
+    ...     np.array([[3.0, 4.0], [5.0, 6.0]]),
     ... )
     >>> dx, dw, db
     (array([[53., 64.]]), array([[ 1.,  2.],

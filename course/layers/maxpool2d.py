@@ -29,7 +29,7 @@ import numpy as np
 from course.compiled import compiled
 from course.device import Array, fill, floats, same_shape
 from course.layers.base import Layer
-from course.shapes import Pads, Pair, out_size, pads, pair
+from course.shapes import Pads, Pair, integer, out_size, pads, pair
 
 
 @compiled
@@ -58,7 +58,7 @@ def _y_cpu(y, argmax, x, KH, KW, SH, SW, top, left, DH, DW, first, past):
 
 @compiled
 def _dx_cpu(dx, dy, argmax, first, past):
-    """Equation (2), pushed: a window gives dy to its maximum; a thread has planes (n, c)."""
+    """Equation (2), pushed: a window gives to its maximum; a thread has planes (n, c)."""
     _, C, HO, WO = dy.shape
     W = dx.shape[3]
     for plane in range(first, past):
@@ -73,7 +73,7 @@ def _dx_cpu(dx, dy, argmax, first, past):
 def _every_window_sees_a_pixel(axis, size, count, K, S, before, D):
     """Raise ValueError if a window of this axis looks at padding alone."""
     pixels = np.arange(count)[:, None] * S + np.arange(K) * D - before
-    seen = ((0 <= pixels) & (pixels < size)).any(axis=1)
+    seen = ((pixels >= 0) & (pixels < size)).any(axis=1)
     if not seen.all():
         raise ValueError(
             f"window {seen.argmin()} along the {axis} sees padding only: {K} taps, "
@@ -92,12 +92,7 @@ def _geometry(x_shape, kernel_size, stride, padding, dilation, ceil_mode):
         out_size(n, K, S, P, D, ceil_mode)
         for n, K, S, P, D in zip((H, W), kernel, stride, frame, dilation, strict=True)
     )
-    corner = frame[0][0], frame[1][0]
-    for axis, n, count, K, S, before, D in zip(
-        ("height", "width"), (H, W), size, kernel, stride, corner, dilation, strict=True
-    ):
-        _every_window_sees_a_pixel(axis, n, count, K, S, before, D)
-    return kernel, stride, corner, dilation, size
+    return kernel, stride, (frame[0][0], frame[1][0]), dilation, size
 
 
 def maxpool2d_forward(
@@ -122,7 +117,11 @@ def maxpool2d_forward(
     kernel, stride, corner, dilation, size = _geometry(
         x.shape, kernel_size, stride, padding, dilation, ceil_mode
     )
-    N, C = x.shape[:2]
+    (N, C), image = x.shape[:2], x.shape[2:]
+    for axis, *geometry in zip(
+        ("height", "width"), image, size, kernel, stride, corner, dilation, strict=True
+    ):
+        _every_window_sees_a_pixel(axis, *geometry)
     y = np.empty((N, C, *size), x.dtype)
     argmax = np.empty(y.shape, np.int32)
     fill(_y_cpu, N * C, y, argmax, x, *kernel, *stride, *corner, *dilation)
@@ -154,18 +153,21 @@ def maxpool2d_backward(
     dy = floats("dy", dy, "(N, C, HO, WO)")
     if len(input_shape) != 4:
         raise ValueError(f"input_shape is {input_shape}; it must be (N, C, H, W)")
-    N, C, H, W = input_shape
-    floor, ceil = (
-        (N, C, *_geometry(input_shape, kernel_size, stride, padding, dilation, mode)[4])
-        for mode in (False, True)
-    )
-    if dy.shape != ceil:  # forward may have been called with ceil_mode
+    N, C, H, W = (integer("input_shape", size, 0) for size in input_shape)
+    window = kernel_size, stride, padding, dilation
+    ceil = N, C, *_geometry(input_shape, *window, ceil_mode=True)[4]
+    if dy.shape != ceil:  # then forward was called without ceil_mode
+        floor = N, C, *_geometry(input_shape, *window, ceil_mode=False)[4]
         same_shape("dy", dy, floor, "the shape of y for this input_shape")
+    if not isinstance(argmax, np.ndarray) or argmax.dtype.kind not in "iu":
+        kind = getattr(argmax, "dtype", type(argmax).__name__)
+        raise TypeError(f"argmax must be the int32 array of forward, not {kind}")
     same_shape("argmax", argmax, dy.shape, "the shape of dy")
-    if argmax.size and not (0 <= argmax.min() and argmax.max() < H * W):
+    wrong = argmax[(argmax < 0) | (argmax >= H * W)]
+    if wrong.size:
         raise ValueError(
-            f"argmax names pixel {argmax.max()}, but a plane of {H} x {W} has pixels 0 "
-            f"to {H * W - 1}: it belongs to another x"
+            f"argmax names pixel {wrong[0]}, but a plane of {H} x {W} has pixels 0 to "
+            f"{H * W - 1}: it belongs to another x"
         )
     dx = np.empty(input_shape, dy.dtype)
     argmax = np.ascontiguousarray(argmax, np.int32)
@@ -176,7 +178,8 @@ def maxpool2d_backward(
 class MaxPool2d(Layer):
     """Max pooling as a layer; it learns nothing. The stride defaults to the window.
 
-    Raises ValueError if the window does not fit x or sees only padding.
+    Raises ValueError if a size is below 1, and in forward if the window does not fit x
+    or sees only padding.
     """
 
     def __init__(
@@ -188,11 +191,14 @@ class MaxPool2d(Layer):
         ceil_mode: bool = False,
     ):
         super().__init__()
+        kernel, dilation = pair("kernel_size", kernel_size), pair("dilation", dilation)
+        stride = kernel if stride is None else pair("stride", stride)
+        pads(padding, (1, 1), kernel, stride, dilation)  # refuses what is no padding
         self.window: dict[str, Any] = {
-            "kernel_size": pair("kernel_size", kernel_size),
-            "stride": None if stride is None else pair("stride", stride),
+            "kernel_size": kernel,
+            "stride": stride,
             "padding": padding,
-            "dilation": pair("dilation", dilation),
+            "dilation": dilation,
         }
         self.ceil_mode = bool(ceil_mode)
 

@@ -4,7 +4,9 @@ A figure is drawn on a `matplotlib.figure.Figure` of its own, never through pypl
 nothing is left open and a slider can redraw it from any thread.
 """
 
+from base64 import b64encode
 from collections.abc import Callable
+from html import escape
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -12,7 +14,9 @@ from typing import Any
 import matplotlib
 from matplotlib.figure import Figure
 
-STYLE = Path(__file__).with_name("course.mplstyle")
+STYLE = matplotlib.rc_params_from_file(
+    Path(__file__).with_name("course.mplstyle"), use_default_template=False
+)
 DPI = 96  # dots per inch: a figure 8 inches wide fills a notebook's column
 
 
@@ -21,10 +25,13 @@ class Picture:
 
     As the last value of a cell it is displayed. Browsers draw the picture; screen readers,
     plain text and the tests get the sentence, whose numbers come from the same arrays.
+    Raises ValueError if the sentence is empty.
     """
 
     def __init__(self, fig: Figure, alt: str):
         self.fig, self.alt = fig, " ".join(alt.split())
+        if not self.alt:
+            raise ValueError("alt is empty; say in a sentence what the figure shows")
 
     def png(self) -> bytes:
         """Return the figure as the bytes of a PNG file."""
@@ -40,8 +47,25 @@ class Picture:
         return self.alt
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple:
-        data = {"image/png": self.png(), "text/plain": self.alt}
+        """Return the picture in every form that a notebook may choose from.
+
+        JupyterLab draws an image/png without a text alternative, but takes text/html
+        before it; in that the sentence reaches screen readers. A notebook saved by
+        `course notebooks run` keeps the image/png alone, which every viewer can show.
+        """
+        png = b64encode(self.png()).decode()
+        html = _img(png, self)
+        data = {"text/plain": self.alt, "text/html": html, "image/png": png}
         return data, {"image/png": {"alt": self.alt}}
+
+
+def _img(png: str, picture: Picture) -> str:
+    """Return the PNG, in base64, as an HTML image with its sentence and its size."""
+    width, height = (round(inches * DPI) for inches in picture.fig.get_size_inches())
+    return (
+        f'<img src="data:image/png;base64,{png}" alt="{escape(picture.alt)}" '
+        f'width="{width}" height="{height}" style="max-width: 100%; height: auto">'
+    )
 
 
 def figure(
@@ -53,54 +77,44 @@ def figure(
 ) -> tuple[Figure, Any]:
     """Return a figure in the course's style and its axes, as plt.subplots would.
 
-    Width and height are in inches.
+    Width and height are in inches. The style goes into matplotlib's settings and stays
+    there, because lines and texts take theirs when they are added.
     """
-    with matplotlib.rc_context(fname=str(STYLE)):
-        fig = Figure(figsize=(width, height), layout="constrained")
-        axes = fig.subplots(rows, columns, **subplots)
-    return fig, axes
+    matplotlib.rcParams.update(STYLE)
+    fig = Figure(figsize=(width, height), layout="constrained")
+    return fig, fig.subplots(rows, columns, **subplots)
 
 
-def interactive(draw: Callable[..., Picture], **controls: Any) -> Any:
+def interactive(draw: Callable[..., Picture], across: int = 1, **controls: Any) -> None:
     """Show draw(**values) with one control for each keyword; redraw when one moves.
 
     A control is what `ipywidgets.interactive` takes: (low, high, step) for a slider, a
     list or dict for a menu, a bool for a box; or a widget. Where no widgets can be shown
-    (a saved notebook, a web page, a screen reader) the first picture stands, and tests
-    compare its sentence.
+    (a saved notebook, a web page) the first picture stands, and tests compare its
+    sentence. `across` controls stand in a row. Raises TypeError if draw returns anything but a Picture.
     """
     import ipywidgets
     from IPython.display import display
 
     widgets = ipywidgets.interactive(lambda **values: None, **controls).children[:-1]
-    names = [widget.description for widget in widgets]
 
-    def current() -> Picture:
-        values = (widget.value for widget in widgets)
-        return draw(**dict(zip(names, values, strict=True)))
+    def current() -> tuple[dict, dict]:
+        values = [widget.value for widget in widgets]
+        picture = draw(**dict(zip(controls, values, strict=True)))
+        if not isinstance(picture, Picture):
+            raise TypeError(f"{draw.__name__} must return a Picture, not {picture!r}")
+        return picture._repr_mimebundle_()
 
-    first = current()
-    image = ipywidgets.Image(value=first.png(), format="png", alt=first.alt)
+    data, metadata = current()
+    image = ipywidgets.HTML(data["text/html"])  # its Image has no text alternative
 
     def redraw(_: Any) -> None:
-        picture = current()
-        image.value, image.alt = picture.png(), picture.alt
+        image.value = current()[0]["text/html"]
 
     for widget in widgets:
-        widget.continuous_update = True
         widget.observe(redraw, "value")
-    box = ipywidgets.VBox([*widgets, image])
-    bundle, _ = first._repr_mimebundle_()
-    view = box._repr_mimebundle_() or {}
-    live = {k: v for k, v in view.items() if k != "text/plain"}
-    display({**live, **_base64(bundle)}, raw=True)
-
-
-def _base64(bundle: dict[str, Any]) -> dict[str, Any]:
-    """Return the bundle with bytes as base64 text, as the notebook format stores them."""
-    from base64 import b64encode
-
-    return {
-        kind: b64encode(data).decode() if isinstance(data, bytes) else data
-        for kind, data in bundle.items()
-    }
+    rows = [
+        ipywidgets.HBox(widgets[k : k + across]) for k in range(0, len(widgets), across)
+    ]
+    view = ipywidgets.VBox([*rows, image])._repr_mimebundle_() or {}
+    display({**view, **data}, metadata=metadata, raw=True)

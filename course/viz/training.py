@@ -7,7 +7,7 @@ import numpy as np
 from course.training import Evaluation, History
 from course.viz.base import Picture, figure
 
-SMOOTH = 50  # batches whose losses are averaged for the curve
+SMOOTH = 50  # batches at most whose losses are averaged for the curve
 
 
 def learning_curve(history: History) -> Picture:
@@ -15,16 +15,14 @@ def learning_curve(history: History) -> Picture:
     loss = np.array(history.batch_loss)
     if not loss.size:
         raise ValueError("there is no batch in this history: training has not begun")
-    width = min(SMOOTH, loss.size)
+    width = min(SMOOTH, 1 + loss.size // 20)
     smooth = np.convolve(loss, np.ones(width) / width, "valid")
     epochs = len(history.train_loss)
     per_epoch = loss.size / epochs if epochs else loss.size
     fig, axes = figure(1, 2 if history.test_accuracy else 1, squeeze=False)
     left = axes[0, 0]
     left.plot(loss, color="0.8", linewidth=0.6, label="each batch")
-    left.plot(
-        np.arange(width - 1, loss.size), smooth, label=f"mean of {width} batches"
-    )
+    left.plot(np.arange(width - 1, loss.size), smooth, label=f"mean of {width} batches")
     if history.test_loss:
         ends = per_epoch * np.arange(1, len(history.test_loss) + 1)
         left.plot(ends, history.test_loss, "o", color="black", label="held-out images")
@@ -42,9 +40,9 @@ def learning_curve(history: History) -> Picture:
         right.set_xticks(np.arange(1, percent.size + 1))
         for epoch, value in enumerate(percent, 1):
             right.annotate(
-                f"{value:.2f}", (epoch, value), (0, 6), textcoords="offset points", ha="center"
+                f"{value:.2f}", (epoch, value), (6, -10), textcoords="offset points"
             )
-        right.margins(0.15)
+        right.margins(0.2)
         listed = ", ".join(f"{value:.2f}" for value in percent)
         alt += f" Accuracy on held-out images after each epoch: {listed} %."
     return Picture(fig, alt)
@@ -69,7 +67,7 @@ def confused(
         answer = result.predictions[k]
         axis.imshow(x[k, 0], vmin=0, vmax=1, cmap="gray_r")
         axis.set_title(
-            f"{classes[t[k]]}, not {classes[answer]}\n"
+            f"{classes[t[k]]} read as {classes[answer]}\n"
             f"{100 * result.probabilities[k, answer]:.0f} % sure",
             fontsize=8,
             loc="center",
@@ -77,7 +75,7 @@ def confused(
     if not len(chosen):
         axes[0, 0].set_title("no mistakes")
     pairs = ", ".join(
-        f"{classes[t[k]]} taken for {classes[result.predictions[k]]}" for k in chosen[:5]
+        f"{classes[t[k]]} read as {classes[result.predictions[k]]}" for k in chosen[:5]
     )
     return Picture(
         fig,

@@ -1,0 +1,1 @@
+"""Measurements beside other libraries, side by side in one run."""

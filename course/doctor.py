@@ -1,0 +1,250 @@
+"""`course doctor`: what works on this machine, and how to mend what does not.
+
+A line for each thing, and a fix line under each that does not work.
+
+Each check returns a `Finding`. A check that fails unforeseen is a finding too: the doctor
+goes on to the next. Libraries are imported inside the checks: what is missing is reported.
+"""
+
+import ctypes
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+PYTHONS = (3, 11), (3, 14)
+MEMORY = 2.0  # GB free; training on MNIST takes about 1
+SET_UP = "python3 run.py lab   (it sets up everything anew)"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One line of the report.
+
+    Attributes
+    ----------
+    good : does it work?
+    topic, text : what was looked at, what was seen
+    fix : what to do if it does not work
+    needed : can the course not be used without it?
+    """
+
+    good: bool
+    topic: str
+    text: str
+    fix: str = ""
+    needed: bool = False
+
+    def __str__(self) -> str:
+        line = f"{'ok' if self.good else '--'}  {self.topic:<15} {self.text}"
+        return line if self.good else f"{line}\n    fix: {self.fix}"
+
+
+def python() -> Iterator[Finding]:
+    """Look at the interpreter."""
+    (oldest, newest), here = PYTHONS, sys.version_info[:2]
+    yield Finding(
+        oldest <= here <= newest,
+        "Python",
+        f"{platform.python_version()} on {platform.system()} {platform.machine()}",
+        f"install Python {oldest[0]}.{oldest[1]} to {newest[0]}.{newest[1]}, then {SET_UP}",
+        needed=here < oldest,
+    )
+
+
+def memory() -> Iterator[Finding]:
+    """Look at what memory is free."""
+    import psutil
+
+    seen = psutil.virtual_memory()
+    free, whole = seen.available / 1e9, seen.total / 1e9
+    yield Finding(
+        free >= MEMORY,
+        "memory",
+        f"{free:.1f} GB free of {whole:.1f} GB",
+        f"close other programs: training on MNIST wants {MEMORY:.0f} GB",
+    )
+
+
+def libraries() -> Iterator[Finding]:
+    """Import what the lectures import."""
+    for topic, module in (
+        ("NumPy", "numpy"),
+        ("SciPy", "scipy"),
+        ("scikit-learn", "sklearn"),
+        ("Matplotlib", "matplotlib"),
+        ("JupyterLab", "jupyterlab"),
+        ("widgets", "ipywidgets"),
+    ):
+        yield _library(topic, module, SET_UP, needed=True)
+    yield _library(
+        "PyTorch",
+        "torch",
+        "pip install torch==2.13.0   (only to compare with; no lecture needs it)",
+        needed=False,
+    )
+
+
+def _library(topic: str, module: str, fix: str, needed: bool) -> Finding:
+    """Say whether a library can be imported, and which version it is."""
+    try:
+        text = import_module(module).__version__
+    except ImportError as error:
+        return Finding(False, topic, f"cannot be imported: {error}", fix, needed)
+    return Finding(True, topic, text)
+
+
+def loops() -> Iterator[Finding]:
+    """Compile a loop, and see that it computes the right thing."""
+    import numba
+    from llvmlite import binding
+
+    from course.device import get_threads
+
+    def squares(n):
+        total = 0
+        for k in range(n):
+            total += k * k
+        return total
+
+    start = time.perf_counter()
+    right = numba.njit(squares)(1000) == 332833500
+    seconds = time.perf_counter() - start
+    yield Finding(
+        right and not numba.config.DISABLE_JIT,
+        "compiled loops",
+        f"Numba {numba.__version__} for {binding.get_host_cpu_name()}, "
+        f"{get_threads()} threads; a small loop compiles in {seconds:.1f} s"
+        + ", but NUMBA_DISABLE_JIT is set: loops are slow"
+        * bool(numba.config.DISABLE_JIT),
+        "unset NUMBA_DISABLE_JIT" if numba.config.DISABLE_JIT else SET_UP,
+        needed=not right,
+    )
+
+
+def cache() -> Iterator[Finding]:
+    """See whether compiled loops can be kept."""
+    from course.compiled import FOLDER, user_cache
+
+    yield Finding(
+        FOLDER is not None,
+        "cache",
+        f"{user_cache()}"
+        + " cannot be written: every start compiles all loops again" * (FOLDER is None),
+        "set COURSE_CACHE to a folder that you may write",
+    )
+
+
+def data() -> Iterator[Finding]:
+    """See which images are here."""
+    from course.data import load
+    from course.data.idx import SOURCES
+
+    chosen = os.environ.get("COURSE_DATA")
+    if chosen:
+        there = Path(chosen).is_dir()
+        yield Finding(
+            there,
+            "COURSE_DATA",
+            chosen if there else f"{chosen} is not a folder",
+            "set COURSE_DATA to the folder that holds the folder mnist, or unset it",
+        )
+    for name in ("digits", "glyphs"):
+        yield Finding(True, name, repr(load(name)).removeprefix(f"{name}: "))
+    for source in SOURCES:
+        yield _downloaded(source)
+
+
+def _downloaded(source: Any) -> Finding:
+    """Say whether the files of a source are here, whole and right."""
+    from course.data import BadData
+    from course.data.idx import FILES, find
+
+    fix = (
+        f"python3 run.py train lenet5 --data {source.name}   (downloads it once; or put "
+        f"its four files into a folder {source.name}, set COURSE_DATA to what holds that)"
+    )
+    try:
+        paths = [path for file in FILES if (path := find(source, file))]
+    except BadData as error:
+        what, _, remedy = str(error).partition(": ")
+        return Finding(False, source.name, what, remedy)
+    if len(paths) < len(FILES):
+        return Finding(False, source.name, f"{len(paths)} of 4 files are here", fix)
+    return Finding(True, source.name, str(paths[0].parent))
+
+
+def gpu() -> Iterator[Finding]:
+    """Look for an NVIDIA GPU."""
+    names = cuda_devices()
+    yield Finding(
+        bool(names),
+        "GPU",
+        f"{', '.join(names)}; this version computes on the CPU only"
+        if names
+        else "no NVIDIA GPU found; every lecture of this version runs on the CPU",
+        "none needed",
+    )
+
+
+def cuda_devices() -> list[str]:
+    """Return the names of the GPUs that the CUDA driver sees; none without a driver."""
+    try:
+        cuda = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
+    except OSError:
+        return []
+    count, device, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(100)
+    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)):
+        return []
+    names = []
+    for k in range(count.value):
+        cuda.cuDeviceGet(ctypes.byref(device), k)
+        cuda.cuDeviceGetName(name, len(name), device)
+        names.append(name.value.decode())
+    return names
+
+
+CHECKS = (python, memory, libraries, loops, cache, data, gpu)
+
+
+def findings(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
+    """Yield what a check finds; if it cannot be done, that is a finding."""
+    try:
+        yield from check()
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())
+        yield Finding(False, check.__name__, reason, SET_UP, needed=True)
+
+
+def main() -> int:
+    """Print the report; return 0 if the course can be used here, 1 if not."""
+    broken = []
+    for check in CHECKS:
+        for finding in findings(check):
+            print(finding, flush=True)
+            if finding.needed and not finding.good:
+                broken.append(finding.topic)
+    if broken:
+        print(f"\nThe course cannot be used here yet. Mend first: {', '.join(broken)}.")
+        return 1
+    print("\nThe course can be used here.")
+    return 0
+
+
+def add_parsers(subparsers: Any) -> None:
+    """Add the verb `doctor`."""
+    verb = subparsers.add_parser(
+        "doctor",
+        help="say what works on this machine, and how to mend what does not",
+        description=__doc__.partition("\n")[0],
+    )
+    verb.set_defaults(run=lambda chosen: main())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,710 @@
+"""Exercise 9: filters in one and two dimensions, and the homework.
+
+Images and filters are planes: x is (H, W) and w is (KH, KW). Right answers enumerate the
+windows of an image; wrong answers are the loops that students write.
+"""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
+
+from course.exercises.spec import Mutant, Question, Speed
+
+IMAGE = np.array(
+    [
+        [0.0, 1.0, 2.0, 1.0, 0.0],
+        [4.0, 1.0, 0.0, 1.0, 0.0],
+        [2.0, 0.0, 1.0, 1.0, 1.0],
+        [1.0, 2.0, 3.0, 1.0, 0.0],
+        [0.0, 4.0, 3.0, 2.0, 0.0],
+    ]
+)
+FILTER = np.array([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [2.0, 1.0, 0.0]])
+
+HOMEWORK_IMAGE = np.array(
+    [
+        [1.0, 2.0, 3.0, 4.0, 5.0],
+        [2.0, 2.0, 1.0, 1.0, 1.0],
+        [3.0, 2.0, 1.0, 1.0, 1.0],
+        [4.0, 1.0, 1.0, 1.0, 1.0],
+        [5.0, 1.0, 1.0, 1.0, 1.0],
+    ]
+)
+HOMEWORK_FILTER = np.array([[0.0, -1.0, 0.0], [1.0, 1.0, 1.0], [0.0, -1.0, 0.0]])
+
+FLIPPED = "You flip the filter: w[0] must meet the first pixel of the window, not the last."
+RANGE = "The last window is lost: n pixels hold n-K+1 windows, so the range ends there."
+
+
+def wrong(says: str) -> Callable[[Callable], Mutant]:
+    """Turn a function into a wrong answer with the sentence that explains it."""
+    return lambda function: Mutant(says, function)
+
+
+def products(w: np.ndarray, pixels: np.ndarray) -> str:
+    """Return a sum in words: weight times pixel, term after term."""
+    terms = [f"{a:.3g}·{p:.3g}" for a, p in zip(w.ravel(), pixels.ravel(), strict=True)]
+    return f"{' + '.join(terms)} (weight·pixel)"
+
+
+# ---------------------------------------------------------------- right answers
+
+
+def correlated(x, w, stride=1):
+    """Every stride-th window of x, times w, summed."""
+    windows = sliding_window_view(np.asarray(x, np.float64), w.shape)
+    return np.einsum("ijuv,uv->ij", windows[::stride, ::stride], w)
+
+
+def correlated_1d(x, w):
+    """Every window of x, times w, summed."""
+    return sliding_window_view(np.asarray(x, np.float64), len(w)) @ w
+
+
+def banded(w, n):
+    """Row i holds w centred on column i, cut off at the ends."""
+    half = len(w) // 2
+    rows = [np.pad(w, (i, n))[half : half + n] for i in range(n)]
+    return np.array(rows, np.float64)
+
+
+def painted(x, w):
+    """Every pixel of x adds its own copy of w, as high as the pixel is bright."""
+    y = np.zeros((x.shape[0] + w.shape[0] - 1, x.shape[1] + w.shape[1] - 1))
+    for (p, q), pixel in np.ndenumerate(np.asarray(x, np.float64)):
+        y[p : p + w.shape[0], q : q + w.shape[1]] += pixel * w
+    return y
+
+
+def six_filters():
+    """The six filters that the question describes."""
+    cross = np.array([[0.0, 1.0, 0.0], [1.0, -4.0, 1.0], [0.0, 1.0, 0.0]])
+    identity, right, change = np.zeros((3, 3, 3))
+    identity[1, 1] = 1
+    right[1, 0] = 1
+    change[1] = -1, 0, 1
+    box = np.full((3, 3), 1 / 9)
+    return np.stack([identity, right, box, change, cross, identity - cross])
+
+
+def stages(x, w, stride=1, padding=0, pool=2):
+    """The maps after convolution, ReLU and max pooling."""
+    z = correlated(np.pad(np.asarray(x, np.float64), padding), w, stride)
+    a = np.where(z > 0, z, 0.0)
+    windows = sliding_window_view(a, (pool, pool))[::pool, ::pool]
+    return z, a, windows.max(axis=(2, 3))
+
+
+def by_hand():
+    """The three maps of the homework: no padding, stride 2, 2x2 pooling."""
+    return stages(HOMEWORK_IMAGE, HOMEWORK_FILTER, stride=2)
+
+
+def pipeline(x, w, stride, padding, pool):
+    """The last of the three maps."""
+    return stages(x, w, stride, padding, pool)[2]
+
+
+def unmasking():
+    """One pixel lights up one tap: which one says whether the filter was flipped."""
+    return np.array([[1.0, 0.0]]), np.array([[1.0, 0.0]])
+
+
+# ----------------------------------------------------------------------- cases
+
+
+def plane(rng: np.random.Generator, H: int, W: int, k: int) -> np.ndarray:
+    """Return a random plane: by turns whole numbers, float32, strided, column order."""
+    if k % 5 == 0:
+        return rng.integers(-3, 4, (H, W)).astype(np.float64)
+    if k % 5 == 1:
+        return rng.normal(size=(H, W)).astype(np.float32)
+    if k % 5 == 2:
+        return rng.normal(size=(H, 2 * W))[:, ::2]
+    x = rng.normal(size=(H, W))
+    return np.asfortranarray(x) if k % 5 == 3 else x
+
+
+def cases_1d(rng: np.random.Generator) -> Iterator[tuple]:
+    """Vectors and filters of all small lengths."""
+    yield np.array([1.0, 2.0, 4.0]), np.array([1.0, 3.0])
+    yield np.array([1.0, 1.0, 1.0, 0.0, 0.0]), np.array([1.0, 0.0, 1.0])
+    for n in range(1, 11):
+        for K in range(1, n + 1):
+            yield plane(rng, 1, n, n + K)[0], rng.integers(-3, 4, K) + 0.5
+
+
+def cases_banded(rng: np.random.Generator) -> Iterator[tuple]:
+    """Filters of odd length, longer and shorter than the vector."""
+    yield np.array([1.0, 2.0, 3.0]), 3
+    for n in range(1, 10):
+        for K in (1, 3, 5, 7, 9):
+            yield rng.normal(size=K).round(2), n
+
+
+def geometries(rng: np.random.Generator) -> Iterator[tuple]:
+    """Images and filters of all small sizes, none twice."""
+    k = 0
+    for H in range(1, 7):
+        for KH in range(1, min(H, 4) + 1):
+            for KW in range(1, 5):
+                W = int(rng.integers(KW, KW + 5))
+                yield plane(rng, H, W, k), rng.integers(-3, 4, (KH, KW)) + k % 3 / 2
+                k += 1
+
+
+def cases_2d(rng: np.random.Generator) -> Iterator[tuple]:
+    """Strides 1 to 3 over all geometries, with and without a remainder."""
+    yield np.arange(1.0, 10.0).reshape(3, 3), np.array([[1.0, 2.0], [0.0, 3.0]]), 1
+    yield IMAGE.copy(), FILTER.copy(), 1
+    yield np.arange(1.0, 26.0).reshape(5, 5), np.array([[1.0, 2.0], [0.0, 3.0]]), 2
+    for stride in (1, 2, 3):
+        for x, w in geometries(rng):
+            yield x, w, stride
+
+
+def cases_fast(rng: np.random.Generator) -> Iterator[tuple]:
+    """Few kinds of arrays, since each is compiled anew: both dtypes, row after row."""
+    yield np.arange(1.0, 10.0).reshape(3, 3), np.array([[1.0, 2.0], [0.0, 3.0]])
+    yield IMAGE.copy(), FILTER.copy()
+    for x, w in geometries(rng):
+        yield np.ascontiguousarray(x), np.ascontiguousarray(w, x.dtype)
+
+
+def cases_full(rng: np.random.Generator) -> Iterator[tuple]:
+    """All geometries, and filters larger than the image."""
+    yield np.array([[0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]), np.array([[1.0, 2.0], [3.0, 4.0]])
+    yield np.arange(1.0, 5.0).reshape(2, 2), np.array([[1.0, 2.0, 0.0]])
+    for turned in (False, True, False):
+        for x, w in geometries(rng):
+            yield (w, x) if turned else (x, w)
+
+
+def cases_homework(rng: np.random.Generator) -> Iterator[tuple]:
+    """The homework with its variants, then random settings, remainders among them."""
+    yield HOMEWORK_IMAGE.copy(), HOMEWORK_FILTER.copy(), 2, 0, 2
+    yield HOMEWORK_IMAGE.copy(), HOMEWORK_FILTER.copy(), 2, 1, 2
+    yield HOMEWORK_IMAGE.copy(), HOMEWORK_FILTER.copy(), 1, 0, 2
+    yield -HOMEWORK_IMAGE, np.abs(HOMEWORK_FILTER), 1, 0, 2
+    count = 0
+    while count < 200:
+        H, W = rng.integers(1, 10, 2)
+        KH, KW = rng.integers(1, 4, 2)
+        stride, padding, pool = (int(n) for n in rng.integers((1, 0, 1), (4, 3, 4)))
+        room = min(H + 2 * padding - KH, W + 2 * padding - KW)
+        if room >= 0 and room // stride + 1 >= pool:
+            x = plane(rng, int(H), int(W), count)
+            yield x, rng.normal(size=(KH, KW)).astype(x.dtype), stride, padding, pool
+            count += 1
+
+
+def no_arguments(rng: np.random.Generator) -> Iterator[tuple]:
+    """The question has one answer."""
+    yield ()
+
+
+# --------------------------------------------------------------- wrong answers
+
+
+def loops(x, w, stride, size, pixel):
+    """Run the four loops over an output of this size; w meets pixel(i, j, u, v)."""
+    y = np.zeros(size)
+    for i, j, u, v in np.ndindex(*size, *w.shape):
+        p, q = pixel(i * stride, j * stride, u, v)
+        y[i, j] += w[u, v] * x[p, q]
+    return y
+
+
+def size_of(x, w, stride):
+    """The right size of the output."""
+    return tuple((n - K) // stride + 1 for n, K in zip(x.shape, w.shape, strict=True))
+
+
+def swapped_pixels(x, w, stride):
+    """Row and column of the pixel exchanged."""
+    return loops(x, w, stride, size_of(x, w, stride), lambda i, j, u, v: (j + v, i + u))
+
+
+def swapped_windows(x, w, stride):
+    """Row and column of the window exchanged, those of the tap not."""
+    return loops(x, w, stride, size_of(x, w, stride), lambda i, j, u, v: (j + u, i + v))
+
+
+def swapped_size(x, w, stride):
+    """Height and width of the output exchanged."""
+    return loops(
+        x, w, stride, size_of(x, w, stride)[::-1], lambda i, j, u, v: (i + u, j + v)
+    )
+
+
+def stride_in_the_bound(x, w, stride):
+    """The range already counts windows, and is walked in strides as well."""
+    HO, WO = size_of(x, w, stride)
+    return np.array(
+        [
+            [
+                (x[i : i + w.shape[0], j : j + w.shape[1]] * w).sum()
+                for j in range(0, WO, stride)
+            ]
+            for i in range(0, HO, stride)
+        ]
+    )
+
+
+def stride_on_rows_only(x, w, stride):
+    """The columns are taken one by one."""
+    HO, WO = size_of(x, w, stride)
+    return correlated(x, w)[::stride][:HO, :WO]
+
+
+def last_left_at_zero(x, w, stride=1):
+    """The output has the right size, but the loops stop one window early."""
+    y = correlated(x, w, stride)
+    y[-1], y[:, -1] = 0, 0
+    return y
+
+
+def one_axis_flipped(x, w):
+    """The rows of the filter upside down, its columns not."""
+    return painted(x, np.asarray(w)[::-1])
+
+
+def pooled(a, pool, step, choose=np.max):
+    """Pool with any step and any choice."""
+    return choose(sliding_window_view(a, (pool, pool))[::step, ::step], axis=(2, 3))
+
+
+def pool_keeps_the_remainder(x, w, stride, padding, pool):
+    """Windows that hang over the edge count as well."""
+    a = stages(x, w, stride, padding, 1)[1]
+    more = [(0, -n % pool) for n in a.shape]
+    return pooled(np.pad(a, more), pool, pool)
+
+
+def padded_on_two_sides(x, w, stride, padding, pool):
+    """Zeros at the top and on the left only."""
+    x = np.pad(x, ((padding, 0), (padding, 0)))
+    return stages(x, w, stride, 0, pool)[2]
+
+
+def changed_filters(k, w):
+    """The six filters, number k of them replaced."""
+    filters = six_filters()
+    filters[k] = w
+    return filters
+
+
+def plain_loop(x, w):
+    """The loops in plain Python: what the compiled one is measured against."""
+    H, W = x.shape
+    KH, KW = w.shape
+    y = np.zeros((H - KH + 1, W - KW + 1))
+    for i in range(H - KH + 1):
+        for j in range(W - KW + 1):
+            for u in range(KH):
+                for v in range(KW):
+                    y[i, j] += w[u, v] * x[i + u, j + v]
+    return y
+
+
+# ------------------------------------------------------------------- questions
+
+
+def window_1d(arguments, index):
+    """Say which products make the output at this index."""
+    x, w = arguments
+    return products(w, x[index[0] : index[0] + len(w)])
+
+
+CORR1D = Question(
+    name="corr1d",
+    points=1,
+    oracle=correlated_1d,
+    cases=cases_1d,
+    window=window_1d,
+    mutants=(
+        wrong(FLIPPED)(lambda x, w: correlated_1d(x, w[::-1])),
+        wrong(RANGE)(lambda x, w: correlated_1d(x, w)[:-1]),
+        wrong("The last output stays 0: the loop stops one window early.")(
+            lambda x, w: np.append(correlated_1d(x, w)[:-1], 0)
+        ),
+        wrong('Your window is centred on pixel i ("same"). Here it begins at pixel i.')(
+            lambda x, w: correlated_1d(np.pad(x, ((len(w) - 1) // 2, len(w) // 2)), w)
+        ),
+        wrong("You count windows that hang over the ends. Only whole windows count here.")(
+            lambda x, w: correlated_1d(np.pad(x, len(w) - 1), w)
+        ),
+        wrong("You divide by the number of taps. A filter sums; it does not average.")(
+            lambda x, w: correlated_1d(x, w) / len(w)
+        ),
+    ),
+    hints=(
+        "How many windows of K pixels fit in n pixels? Try n = 3, K = 2 on paper.",
+        "y[i] is the dot product of w with x[i], x[i+1], ..., x[i+K-1].",
+        "for i in range(len(x) - len(w) + 1): y[i] = (w * x[i : i + len(w)]).sum()",
+    ),
+)
+
+TOEPLITZ = Question(
+    name="toeplitz_same",
+    points=2,
+    oracle=banded,
+    cases=cases_banded,
+    mutants=(
+        wrong("This is the transpose: w must run from left to right along each row.")(
+            lambda w, n: banded(w, n).T
+        ),
+        wrong("w[0] stands on the diagonal. The middle tap, w[K//2], belongs there.")(
+            lambda w, n: np.array(
+                [
+                    [w[j - i] if 0 <= j - i < len(w) else 0 for j in range(n)]
+                    for i in range(n)
+                ]
+            )
+        ),
+        wrong("Taps that leave on one side come back on the other. Cut them off.")(
+            lambda w, n: sum(
+                a * np.roll(np.eye(n), u - len(w) // 2, axis=1) for u, a in enumerate(w)
+            )
+        ),
+        wrong('Rows are missing: with "same" there is a row for each of the n pixels.')(
+            lambda w, n: banded(w, n)[len(w) // 2 : n - len(w) // 2]
+        ),
+        wrong("Every tap stands on the diagonal. Tap u belongs u - K//2 columns on.")(
+            lambda w, n: np.eye(n) * np.sum(w)
+        ),
+    ),
+    hints=(
+        "Row i computes output i. Which pixels does output i see, and through which taps?",
+        "Output i sees pixel j through tap u = j - i + K//2, if there is such a tap.",
+        "Two loops over i and u; j = i + u - K//2; write only if 0 <= j < n.",
+    ),
+)
+
+
+def window_2d(arguments, index):
+    """Say which products make the output at this index."""
+    x, w, stride = (*arguments, 1)[:3]
+    i, j = index[0] * stride, index[1] * stride
+    return products(w, x[i : i + w.shape[0], j : j + w.shape[1]])
+
+
+CORR2D = Question(
+    name="corr2d",
+    points=3,
+    oracle=correlated,
+    cases=cases_2d,
+    window=window_2d,
+    mutants=(
+        wrong(FLIPPED)(lambda x, w, stride: correlated(x, w[::-1, ::-1], stride)),
+        wrong("You read x[j+v, i+u]. Rows go with i and u and come first: x[i+u, j+v].")(
+            swapped_pixels
+        ),
+        wrong("i and j are swapped in the window: rows go with i, columns with j.")(
+            swapped_windows
+        ),
+        wrong("Height and width of the output are swapped. Height comes from rows.")(
+            swapped_size
+        ),
+        wrong(f"{RANGE[:-1]}, along both axes.")(
+            lambda x, w, stride: correlated(x, w, stride)[:-1, :-1]
+        ),
+        wrong("The last row and column stay 0: the loops stop one window early.")(
+            last_left_at_zero
+        ),
+        wrong("The range counts windows and also walks in strides. Do one of the two.")(
+            stride_in_the_bound
+        ),
+        wrong("The stride works on rows only. Window (i, j) begins in column j*stride.")(
+            stride_on_rows_only
+        ),
+        wrong("The stride has no effect: window (i, j) begins at (i*stride, j*stride).")(
+            lambda x, w, stride: correlated(x, w)
+        ),
+        wrong("Windows touch one another: the step is the stride, not the filter's side.")(
+            lambda x, w, stride: np.einsum(
+                "ijuv,uv->ij",
+                sliding_window_view(x, w.shape)[:: w.shape[0], :: w.shape[1]],
+                w,
+            )
+        ),
+    ),
+    hints=(
+        "Stride 1: H - KH + 1 rows of windows, and the window of y[i, j] begins at (i, j).",
+        "With a stride: (H - KH)//stride + 1 rows, and the window begins at i*stride.",
+        "y[i, j] += w[u, v] * x[i*stride + u, j*stride + v], in four loops.",
+    ),
+)
+
+CORR2D_FAST = Question(
+    name="corr2d_fast",
+    points=2,
+    oracle=lambda x, w: correlated(x, w),
+    cases=cases_fast,
+    window=window_2d,
+    mutants=(
+        wrong(FLIPPED)(lambda x, w: correlated(x, w[::-1, ::-1])),
+        wrong("You read x[j+v, i+u]. Rows go with i and u and come first: x[i+u, j+v].")(
+            lambda x, w: swapped_pixels(x, w, 1)
+        ),
+        wrong(f"{RANGE[:-1]}, along both axes.")(lambda x, w: correlated(x, w)[:-1, :-1]),
+        wrong("The last row and column stay 0: the loops stop one window early.")(
+            last_left_at_zero
+        ),
+    ),
+    hints=(
+        "Write the four loops as in plain Python; numba likes loops and arrays.",
+        "from numba import njit, and @njit on the line above def.",
+    ),
+    speed=Speed(
+        plain=plain_loop,
+        arguments=lambda rng: (rng.normal(size=(120, 160)), rng.normal(size=(5, 5))),
+        floor=50,
+    ),
+)
+
+
+def window_full(arguments, index):
+    """Say which pixels and taps meet at this index."""
+    x, w = arguments
+    i, j = index
+    met = [
+        (x[i - u, j - v], weight)
+        for (u, v), weight in np.ndenumerate(w)
+        if 0 <= i - u < x.shape[0] and 0 <= j - v < x.shape[1]
+    ]
+    pixels, weights = np.array(met).T
+    return products(weights, pixels)
+
+
+CONVOLVE2D = Question(
+    name="convolve2d_full",
+    points=2,
+    oracle=painted,
+    cases=cases_full,
+    window=window_full,
+    mutants=(
+        wrong("This is cross-correlation. In a convolution the filter is turned half way.")(
+            lambda x, w: painted(x, np.asarray(w)[::-1, ::-1])
+        ),
+        wrong("Only one axis is flipped. A half turn flips rows and columns.")(
+            one_axis_flipped
+        ),
+        wrong("You keep only whole windows. Full means H+KH-1 rows: every overlap counts.")(
+            lambda x, w: painted(x, w)[
+                w.shape[0] - 1 : x.shape[0], w.shape[1] - 1 : x.shape[1]
+            ]
+        ),
+        wrong('Your output is as large as x ("same"). Full has H+KH-1 rows.')(
+            lambda x, w: painted(x, w)[(w.shape[0] - 1) // 2 :, (w.shape[1] - 1) // 2 :][
+                : x.shape[0], : x.shape[1]
+            ]
+        ),
+        wrong("Copies overwrite one another where they overlap. Add them: +=, not =.")(
+            lambda x, w: overwritten(x, w)
+        ),
+    ),
+    hints=(
+        "Let x have one bright pixel: y is then a copy of w at that place, not flipped.",
+        "Every pixel adds its copy of w: y[p+u, q+v] += x[p, q] * w[u, v].",
+        "y has H + KH - 1 rows and W + KW - 1 columns and starts at 0.",
+    ),
+)
+
+
+def overwritten(x, w):
+    """As `painted`, but the last copy wins."""
+    y = np.zeros((x.shape[0] + w.shape[0] - 1, x.shape[1] + w.shape[1] - 1))
+    for (p, q), pixel in np.ndenumerate(x):
+        y[p : p + w.shape[0], q : q + w.shape[1]] = pixel * w
+    return y
+
+
+JOBS = ("identity", "move right", "box blur", "change to the right", "Laplacian", "sharpen")
+
+FILTER_BANK = Question(
+    name="filter_bank",
+    points=2,
+    oracle=six_filters,
+    cases=no_arguments,
+    window=lambda arguments, index: f"filter {index[0]}, {JOBS[index[0]]}",
+    mutants=(
+        wrong(
+            "Filter 1 moves the image to the left. y[i,j] = x[i,j-1] needs the left tap."
+        )(lambda: changed_filters(1, six_filters()[1][:, ::-1])),
+        wrong("Filter 1 moves the image down. To the right means along j, within a row.")(
+            lambda: changed_filters(1, six_filters()[1].T)
+        ),
+        wrong("The box blur makes the image nine times brighter: divide by 9.")(
+            lambda: changed_filters(2, np.ones((3, 3)))
+        ),
+        wrong("Filter 3 has the wrong sign: right minus left, so the right tap is +1.")(
+            lambda: changed_filters(3, -six_filters()[3])
+        ),
+        wrong("Filter 3 measures change from top to bottom. Put it into the middle row.")(
+            lambda: changed_filters(3, six_filters()[3].T)
+        ),
+        wrong("The Laplacian has the wrong sign: neighbours +1, centre -4.")(
+            lambda: changed_filters(4, -six_filters()[4])
+        ),
+        wrong("This Laplacian has eight neighbours. Use the four that share an edge.")(
+            lambda: changed_filters(4, [[1, 1, 1], [1, -8, 1], [1, 1, 1]])
+        ),
+        wrong("Adding the Laplacian blurs. To sharpen, subtract it: the centre is 1 + 4.")(
+            lambda: changed_filters(5, six_filters()[0] + six_filters()[4])
+        ),
+        wrong("Filter 5 lost the image itself: identity minus Laplacian has the centre 5.")(
+            lambda: changed_filters(5, -six_filters()[4])
+        ),
+    ),
+    hints=(
+        "One tap at (u, v) copies the pixel at (i+u-1, j+v-1) to (i, j).",
+        "Filter 1 needs x[i, j-1]: that is u = 1, v = 0.",
+        "Filters add: sharpen = identity - Laplacian, number by number.",
+    ),
+)
+
+BY_HAND = Question(
+    name="homework_by_hand",
+    points=2,
+    oracle=by_hand,
+    cases=no_arguments,
+    mutants=(
+        wrong("You padded the image. Here the filter stays inside: 2 x 2 windows.")(
+            lambda: stages(HOMEWORK_IMAGE, HOMEWORK_FILTER, 2, 1)
+        ),
+        wrong("You moved by 1. The stride is 2: windows begin in rows and columns 0, 2.")(
+            lambda: stages(HOMEWORK_IMAGE, HOMEWORK_FILTER)
+        ),
+        wrong("The minus signs are lost: the taps above and below the centre are -1.")(
+            lambda: stages(HOMEWORK_IMAGE, np.abs(HOMEWORK_FILTER), 2)
+        ),
+        wrong("ReLU did nothing: what is below zero becomes 0.")(
+            lambda: (by_hand()[0], by_hand()[0], by_hand()[2])
+        ),
+        wrong("ReLU keeps the sign out, not the number in: -2 becomes 0, not 2.")(
+            lambda: (by_hand()[0], np.abs(by_hand()[0]), by_hand()[2])
+        ),
+        wrong("You took the mean of the four. Max pooling takes the largest.")(
+            lambda: (*by_hand()[:2], by_hand()[1].mean(keepdims=True))
+        ),
+        wrong("You summed the four. Max pooling takes the largest.")(
+            lambda: (*by_hand()[:2], by_hand()[1].sum(keepdims=True))
+        ),
+    ),
+    hints=(
+        "Four windows fit: they begin at (0, 0), (0, 2), (2, 0) and (2, 2).",
+        "First window: its cross holds 2 above, 2 2 1 in the middle row, 2 below.",
+        "The first sum is -2 + 2 + 2 + 1 - 2 = 1.",
+    ),
+)
+
+HOMEWORK = Question(
+    name="homework",
+    points=3,
+    oracle=pipeline,
+    cases=cases_homework,
+    mutants=(
+        wrong("The ReLU is missing: a window of negative numbers must give 0.")(
+            lambda x, w, stride, padding, pool: pooled(
+                stages(x, w, stride, padding, 1)[0], pool, pool
+            )
+        ),
+        wrong("You flip the filter. A convolution layer does not: it correlates.")(
+            lambda x, w, stride, padding, pool: pipeline(
+                x, w[::-1, ::-1], stride, padding, pool
+            )
+        ),
+        wrong("The padding has no effect: frame x with zeros first, on all four sides.")(
+            lambda x, w, stride, padding, pool: pipeline(x, w, stride, 0, pool)
+        ),
+        wrong("You pad at the top and left only. Padding goes on all four sides.")(
+            padded_on_two_sides
+        ),
+        wrong("The stride has no effect in the convolution.")(
+            lambda x, w, stride, padding, pool: pipeline(x, w, 1, padding, pool)
+        ),
+        wrong("The pool's windows overlap: its stride is the pool size.")(
+            lambda x, w, stride, padding, pool: pooled(
+                stages(x, w, stride, padding, 1)[1], pool, 1
+            )
+        ),
+        wrong("The pool walks with the convolution's stride. Its own stride is its size.")(
+            lambda x, w, stride, padding, pool: pooled(
+                stages(x, w, stride, padding, 1)[1], pool, stride
+            )
+        ),
+        wrong("You pool with the mean. Max pooling takes the largest of each window.")(
+            lambda x, w, stride, padding, pool: pooled(
+                stages(x, w, stride, padding, 1)[1], pool, pool, np.mean
+            )
+        ),
+        wrong("Pool windows that hang over the edge are left out (the size is floored).")(
+            pool_keeps_the_remainder
+        ),
+        wrong("You return the map after ReLU. The pooling is missing.")(
+            lambda x, w, stride, padding, pool: stages(x, w, stride, padding, 1)[1]
+        ),
+    ),
+    hints=(
+        "The course's layers want x as (N, C, H, W): x[None, None]. w is (F, C, KH, KW).",
+        "conv2d_forward(..., stride=..., padding=...), relu_forward, maxpool2d_forward.",
+        "maxpool2d_forward returns two things: y and argmax. Return y[0, 0].",
+    ),
+)
+
+
+def unmasks(arguments, answer):
+    """Say why the two versions agree on this image and filter, if they do."""
+    x, w = (np.asarray(a, np.float64) for a in answer)
+    if x.ndim != 2 or w.ndim != 2 or not w.size:
+        return f"x and w must be 2-D arrays; yours have {x.ndim} and {w.ndim} axes."
+    if any(n < K for n, K in zip(x.shape, w.shape, strict=True)):
+        return f"w, {w.shape}, does not fit into x, {x.shape}."
+    if not (np.isfinite(x).all() and np.isfinite(w).all()):
+        return "x and w must hold finite numbers."
+    right, flipped = correlated(x, w), correlated(x, w[::-1, ::-1])
+    if not np.allclose(right, flipped):
+        return None
+    if np.array_equal(w, w[::-1, ::-1]):
+        return "Your w looks the same after half a turn: flipping it changes nothing."
+    if np.ptp(x) == 0:
+        return "All pixels of your x are equal: both versions sum the weights of w."
+    return f"Both versions give the same here, {right.ravel()[0]:g} in the first window."
+
+
+UNMASK = Question(
+    name="unmask_flip",
+    points=1,
+    oracle=unmasking,
+    cases=no_arguments,
+    judge=unmasks,
+    mutants=(
+        wrong("That is the homework. Its cross is the same after half a turn.")(
+            lambda: (HOMEWORK_IMAGE, HOMEWORK_FILTER)
+        ),
+        wrong("On an image of ones a filter gives the sum of its weights, flipped or not.")(
+            lambda: (np.ones((3, 3)), np.array([[1.0, 2.0], [3.0, 4.0]]))
+        ),
+        wrong("A single tap cannot be flipped. Take a filter with at least two.")(
+            lambda: (np.array([[1.0, 2.0]]), np.array([[3.0]]))
+        ),
+    ),
+    hints=(
+        "Which filters look the same after half a turn? Yours must not.",
+        "Two pixels and two taps in one row are enough.",
+    ),
+)
+
+QUESTIONS = (
+    CORR1D,
+    TOEPLITZ,
+    CORR2D,
+    CORR2D_FAST,
+    CONVOLVE2D,
+    FILTER_BANK,
+    BY_HAND,
+    HOMEWORK,
+    UNMASK,
+)

@@ -1,0 +1,632 @@
+"""Exercise 3: sigmoid, softmax, the two cross-entropies with gradients, entropy, KL.
+
+Scores are (N, C), one row a picture; labels are (N,) class numbers; a binary score z and
+its target t are (N,). Losses are means in nats, entropies are in bits.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import wraps
+from math import exp, log
+
+import numpy as np
+
+from course.exercises.spec import Mutant, Question, Speed
+
+HUGE = 1000.0  # exp of it is infinite, in float64 too
+
+
+def quiet(function: Callable) -> Callable:
+    """Return the function without NumPy's warnings: wrong answers overflow on purpose."""
+
+    @wraps(function)
+    def run(*arguments):
+        with np.errstate(all="ignore"):
+            return function(*arguments)
+
+    return run
+
+
+def wrong(says: str) -> Callable[[Callable], Mutant]:
+    """Turn a function into a wrong answer with the sentence that explains it."""
+    return lambda function: Mutant(says, quiet(function))
+
+
+# ---------------------------------------------------------------- right answers
+
+
+def sigmoid(z):
+    """1/(1 + e^-z), from the side on which the exponential is at most 1."""
+    z = np.asarray(z, np.float64)
+    small = np.exp(-np.abs(z))
+    return np.where(z >= 0, 1 / (1 + small), small / (1 + small))
+
+
+def log_softmax(s):
+    """Subtract log-sum-exp from each row."""
+    s = np.asarray(s, np.float64)
+    return s - log_sum_exp(s)[:, None]
+
+
+def log_sum_exp(s):
+    """The log of the sum of the exps of each row, about its largest score."""
+    s = np.asarray(s, np.float64)
+    return np.array([row.max() + log(np.exp(row - row.max()).sum()) for row in s])
+
+
+def softmax(s):
+    """exp of the scores, divided by their sum."""
+    return np.exp(log_softmax(s))
+
+
+def one_hot(labels, C):
+    """A row for each label: 1 in its column, 0 elsewhere."""
+    return (labels[:, None] == np.arange(C)).astype(np.float64)
+
+
+def cross_entropy(scores, labels):
+    """The mean over pictures of -log p of the right class."""
+    return -(one_hot(labels, scores.shape[1]) * log_softmax(scores)).sum() / len(labels)
+
+
+def cross_entropy_gradient(scores, labels):
+    """(p - y)/N."""
+    return (softmax(scores) - one_hot(labels, scores.shape[1])) / len(labels)
+
+
+def bce(z, t):
+    """The mean of -(t log p + (1-t) log(1-p)), with log p = -log(1 + e^-z)."""
+    z = np.asarray(z, np.float64)
+    return (t * np.logaddexp(0, -z) + (1 - t) * np.logaddexp(0, z)).mean()
+
+
+def bce_gradient(z, t):
+    """(p - t)/N."""
+    return (sigmoid(z) - t) / len(z)
+
+
+def entropy(p):
+    """The sum of p * -log2 p over what occurs."""
+    return -sum(share * np.log2(share) for share in p if share > 0) + 0.0
+
+
+def kl(p, q):
+    """The sum of p * log2(p/q) over what occurs."""
+    pairs = zip(p, q, strict=True)
+    return sum((a * np.log2(a / b) for a, b in pairs if a > 0), start=0.0)
+
+
+def hopeless(C):
+    """Be sure of class 1 when class 0 is right: quality 0, loss infinite."""
+    p = np.zeros((1, C))
+    p[0, 1] = 1.0
+    return p, np.array([0])
+
+
+# ----------------------------------------------------------------------- cases
+
+
+def layouts(rng: np.random.Generator, N: int, C: int, scale: float, k: int) -> np.ndarray:
+    """Return random scores (N, C), by turns float32, strided, or in column order."""
+    s = scale * rng.normal(size=(N, C))
+    if k % 4 == 1:
+        return s.astype(np.float32)
+    if k % 4 == 2:
+        wide = np.zeros((N, 2 * C))
+        wide[:, ::2] = s
+        return wide[:, ::2]
+    return np.asfortranarray(s) if k % 4 == 3 else s
+
+
+def cases_z(rng: np.random.Generator) -> Iterator[tuple]:
+    """Scores for a sigmoid: vectors and tables."""
+    yield (np.array([0.0, 1.0, -1.0]),)
+    yield (np.array([-30.0, 30.0, 4.0]),)
+    yield (np.array([-HUGE, HUGE, 2.0]),)
+    for k in range(45):
+        scale = (1, 10, 300)[k % 3]
+        s = layouts(rng, k % 5 + 1, k % 7 + 1, scale, k)
+        yield (s[0] if k % 2 else s,)
+
+
+def cases_scores(rng: np.random.Generator) -> Iterator[tuple]:
+    """Tables of scores: small, huge, rows far apart."""
+    yield (np.array([[0.0, 1.0], [3.0, 1.0]]),)
+    yield (np.array([[1.0, 2.0, 4.0]]),)
+    yield (np.array([[HUGE, HUGE + 1]]),)
+    yield (np.array([[-HUGE, -HUGE - 1, -HUGE]]),)
+    yield (np.array([[0.0, 1.0], [HUGE, HUGE + 2]]),)
+    for k in range(45):
+        yield (layouts(rng, k % 6 + 1, k % 9 + 2, (1, 5, 400)[k % 3], k),)
+
+
+def cases_labelled(rng: np.random.Generator) -> Iterator[tuple]:
+    """The same with a label for each row."""
+    for k, (scores,) in enumerate(cases_scores(rng)):
+        N, C = scores.shape
+        labels = rng.integers(0, C, N)
+        if k < 2:
+            labels = np.array([0, 1])[:N]
+        yield scores, labels
+
+
+def cases_binary(rng: np.random.Generator) -> Iterator[tuple]:
+    """Binary scores with targets 0 and 1."""
+    yield np.array([0.0, 2.0]), np.array([1.0, 0.0])
+    yield np.array([-1.0, 3.0, 1.0]), np.array([1.0, 1.0, 0.0])
+    yield np.array([HUGE, -HUGE]), np.array([1.0, 0.0])
+    yield np.array([HUGE, -HUGE, 1.0]), np.array([0.0, 1.0, 1.0])
+    for k in range(45):
+        N = k % 8 + 1
+        z = layouts(rng, 1, N, (1, 5, 400)[k % 3], k)[0]
+        yield z, rng.integers(0, 2, N).astype(z.dtype)
+
+
+def distribution(rng: np.random.Generator, C: int) -> np.ndarray:
+    """Return C random probabilities."""
+    return rng.dirichlet(np.ones(C))
+
+
+def cases_p(rng: np.random.Generator) -> Iterator[tuple]:
+    """Distributions, some with symbols that never occur."""
+    yield (np.array([0.5, 0.25, 0.25]),)
+    yield (np.array([0.0, 1.0]),)
+    yield (np.array([0.25, 0.0, 0.75, 0.0]),)
+    yield (np.full(6, 1 / 6),)
+    for k in range(40):
+        p = distribution(rng, k % 10 + 2)
+        if k % 4 == 0:
+            p[0], p[1] = 0.0, p[0] + p[1]
+        yield (p,)
+
+
+def cases_pq(rng: np.random.Generator) -> Iterator[tuple]:
+    """Pairs of distributions; q is positive wherever p is."""
+    yield np.array([0.5, 0.5]), np.array([0.25, 0.75])
+    yield np.array([1.0, 0.0]), np.array([0.5, 0.5])
+    yield np.array([0.5, 0.5, 0.0]), np.array([0.75, 0.25, 0.0])
+    for k, (p,) in enumerate(cases_p(rng)):
+        q = distribution(rng, len(p))
+        yield p, (p.copy() if k == 9 else q)
+
+
+def cases_classes(rng: np.random.Generator) -> Iterator[tuple]:
+    """Numbers of classes."""
+    for C in range(2, 30):
+        yield (C,)
+
+
+# --------------------------------------------------------------- wrong answers
+
+SHIFT = "exp of a large score is infinite. Subtract each row's largest score first."
+SUMMED = "You return the sum over pictures. The loss is the mean: divide by N."
+MINUS = "The minus is lost: this is a log-likelihood, and it is negative. A loss is >= 0."
+BASE_2 = "You took log2, which counts bits. Losses are in nats: use np.log."
+PAIRS = "logp[:, labels] takes every label in every row. Pair them: [np.arange(N), labels]."
+
+
+def naive_p(s):
+    """Softmax without the shift."""
+    e = np.exp(s)
+    return e / e.sum(axis=1, keepdims=True)
+
+
+def picked(a, labels):
+    """The entry of each row that its label names."""
+    return a[np.arange(len(labels)), labels]
+
+
+SIGMOID = Question(
+    name="sigmoid_stable",
+    points=2,
+    oracle=sigmoid,
+    cases=cases_z,
+    rtol=1e-5,
+    atol=1e-12,
+    mutants=(
+        wrong("e^z/(1 + e^z) is inf/inf for a large z. Divide both by e^z first.")(
+            lambda z: np.exp(z) / (1 + np.exp(z))
+        ),
+        wrong("This falls where it should rise: the exponent is -z, not z.")(
+            lambda z: sigmoid(-np.asarray(z))
+        ),
+        wrong("This goes from -1 to 1: it is tanh. A probability goes from 0 to 1.")(
+            lambda z: np.tanh(z)
+        ),
+        wrong("This is the slope a(1 - a). The question asks for a itself.")(
+            lambda z: sigmoid(z) * sigmoid(-np.asarray(z))
+        ),
+        wrong("Clipping z makes very small probabilities wrong. No clipping is needed.")(
+            lambda z: sigmoid(np.clip(z, -20, 20))
+        ),
+        wrong("The 1 is missing below the line: e^-z alone is not 1 + e^-z.")(
+            lambda z: 1 / np.exp(-np.asarray(z, np.float64))
+        ),
+    ),
+    hints=(
+        "1/(1 + e^-z) and e^z/(1 + e^z) are the same number. Which one is safe for z > 0?",
+        "np.exp(-abs(z)) is never larger than 1: it cannot overflow.",
+        "np.where(z >= 0, 1 / (1 + small), small / (1 + small)), small = np.exp(-abs(z)).",
+    ),
+)
+
+
+def softmax_window(arguments, index):
+    """Say which numbers make the probability at this index."""
+    row = np.asarray(arguments[0], np.float64)[index[0]]
+    return (
+        f"row {index[0]}: score {row[index[1]]:.4g}, largest {row.max():.4g}, "
+        f"exp({row[index[1]] - row.max():.4g}) over {np.exp(row - row.max()).sum():.4g}"
+    )
+
+
+SOFTMAX = Question(
+    name="softmax_rows",
+    points=3,
+    oracle=softmax,
+    cases=cases_scores,
+    rtol=1e-5,
+    window=softmax_window,
+    mutants=(
+        wrong(SHIFT)(naive_p),
+        wrong("Your columns sum to 1. A row is a picture: sum over axis=1.")(
+            lambda s: softmax(np.asarray(s).T).T
+        ),
+        wrong("You divide by the sum of the whole table. Each row has its own: axis=1.")(
+            lambda s: softmax(np.asarray(s).reshape(1, -1)).reshape(s.shape)
+        ),
+        wrong("One shift for the whole table leaves other rows 0/0. Shift row by row.")(
+            lambda s: naive_p(np.asarray(s, np.float64) - s.max())
+        ),
+        wrong("exp is missing: you divide the scores themselves by their sum.")(
+            lambda s: np.asarray(s, np.float64) / s.sum(axis=1, keepdims=True)
+        ),
+        wrong("These are log-probabilities. Take exp of them.")(log_softmax),
+        wrong("You took powers of 2. Softmax takes powers of e: np.exp.")(
+            lambda s: softmax(np.asarray(s, np.float64) * np.log(2))
+        ),
+        wrong("You forgot to divide by the sum: the rows do not sum to 1.")(
+            lambda s: np.exp(s - s.max(axis=1, keepdims=True))
+        ),
+    ),
+    hints=(
+        "Adding one number to a whole row of scores does not change its softmax.",
+        "Subtract s.max(axis=1, keepdims=True): every exponent is then at most 0.",
+        "Divide by e.sum(axis=1, keepdims=True); keepdims makes it a column.",
+    ),
+)
+
+
+CROSS_ENTROPY = Question(
+    name="cross_entropy_mean",
+    points=3,
+    oracle=cross_entropy,
+    cases=cases_labelled,
+    rtol=1e-5,
+    mutants=(
+        wrong(SHIFT)(lambda s, labels: -np.log(picked(naive_p(s), labels)).mean()),
+        wrong(SUMMED)(lambda s, labels: cross_entropy(s, labels) * len(labels)),
+        wrong(MINUS)(lambda s, labels: -cross_entropy(s, labels)),
+        wrong(BASE_2)(lambda s, labels: cross_entropy(s, labels) / np.log(2)),
+        wrong(PAIRS)(lambda s, labels: -log_softmax(s)[:, labels].mean()),
+        wrong("You divide by N times C. The mean is over the N pictures only.")(
+            lambda s, labels: cross_entropy(s, labels) / s.shape[1]
+        ),
+        wrong("You take the largest p of each row. Take the p of the right class.")(
+            lambda s, labels: -log_softmax(s).max(axis=1).mean()
+        ),
+        wrong("You take the log of the mean. Take the mean of the logs.")(
+            lambda s, labels: -np.log(picked(softmax(s), labels).mean())
+        ),
+        wrong("softmax is fine, but log of a p that is 0 is -inf. Keep log p = s - lse.")(
+            lambda s, labels: -np.log(picked(softmax(s), labels)).mean()
+        ),
+        wrong("log-softmax is missing: you average the scores of the right classes.")(
+            lambda s, labels: -picked(np.asarray(s, np.float64), labels).mean()
+        ),
+    ),
+    hints=(
+        "log p of class k is s[k] minus log-sum-exp of the row: no division, no p.",
+        "z = s - s.max(axis=1, keepdims=True); logp = z - log of the row sums of exp(z).",
+        "logp[np.arange(len(labels)), labels] takes one entry from each row.",
+    ),
+)
+
+
+def gradient_window(arguments, index):
+    """Say which numbers make the gradient at this index."""
+    scores, labels = arguments
+    n, k = index
+    p, y = softmax(scores)[n, k], int(labels[n] == k)
+    return f"picture {n}, class {k}: p = {p:.4g}, y = {y}, N = {len(labels)}"
+
+
+CROSS_ENTROPY_GRADIENT = Question(
+    name="cross_entropy_grad",
+    points=3,
+    oracle=cross_entropy_gradient,
+    cases=cases_labelled,
+    rtol=1e-5,
+    window=gradient_window,
+    mutants=(
+        wrong("This is y - p, uphill. The gradient of the loss is p - y.")(
+            lambda s, labels: -cross_entropy_gradient(s, labels)
+        ),
+        wrong("The loss is a mean, so its gradient has 1/N too: (p - y)/N.")(
+            lambda s, labels: cross_entropy_gradient(s, labels) * len(labels)
+        ),
+        wrong(SHIFT)(
+            lambda s, labels: (naive_p(s) - one_hot(labels, s.shape[1])) / len(labels)
+        ),
+        wrong("You return p/N. Subtract 1/N in the column of the right class.")(
+            lambda s, labels: softmax(s) / len(labels)
+        ),
+        wrong("This is -1/p, the gradient by p. Asked is the gradient by the scores.")(
+            lambda s, labels: (
+                -one_hot(labels, s.shape[1]) / (softmax(s) + 1e-300) / len(labels)
+            )
+        ),
+        wrong("p[:, labels] changes those columns in every row. Pair rows with labels.")(
+            lambda s, labels: (
+                (softmax(s) - one_hot(labels, s.shape[1]).max(axis=0)) / len(labels)
+            )
+        ),
+        wrong("You divide by N times C. The mean is over the N pictures only.")(
+            lambda s, labels: cross_entropy_gradient(s, labels) / s.shape[1]
+        ),
+        wrong("Only the right class has a gradient here. The others have p/N.")(
+            lambda s, labels: (
+                cross_entropy_gradient(s, labels) * one_hot(labels, s.shape[1])
+            )
+        ),
+    ),
+    hints=(
+        "The gradient by the scores is what was said minus what was right: p - y.",
+        "Start from softmax, computed with the shift. Subtract 1 where the label is.",
+        "p[np.arange(N), labels] -= 1, then divide everything by N.",
+    ),
+)
+
+
+def clipped_bce(z, t):
+    """Binary cross-entropy with p kept away from 0 and 1."""
+    p = np.clip(sigmoid(z), 1e-12, 1 - 1e-12)
+    return -(t * np.log(p) + (1 - t) * np.log(1 - p)).mean()
+
+
+def naive_bce(z, t):
+    """Binary cross-entropy by way of p."""
+    p = sigmoid(z)
+    return -(t * np.log(p) + (1 - t) * np.log(1 - p)).mean()
+
+
+BCE = Question(
+    name="bce_mean",
+    points=3,
+    oracle=bce,
+    cases=cases_binary,
+    rtol=1e-5,
+    mutants=(
+        wrong(MINUS)(lambda z, t: -bce(z, t)),
+        wrong("log p is -inf when p rounds to 0. Use log p = -np.logaddexp(0, -z).")(
+            naive_bce
+        ),
+        wrong("Clipping p caps the loss at 27.6. At z = -1000 and t = 1 it is 1000.")(
+            clipped_bce
+        ),
+        wrong("Half is missing: targets 0 must cost -log(1 - p).")(
+            lambda z, t: (t * np.logaddexp(0, -np.asarray(z, np.float64))).mean()
+        ),
+        wrong(SUMMED)(lambda z, t: bce(z, t) * len(z)),
+        wrong(BASE_2)(lambda z, t: bce(z, t) / np.log(2)),
+        wrong("t and 1 - t have changed places.")(lambda z, t: bce(z, 1 - t)),
+        wrong("This is the squared error (p - t)^2, not the cross-entropy.")(
+            lambda z, t: ((sigmoid(z) - t) ** 2).mean()
+        ),
+    ),
+    hints=(
+        "-log p = log(1 + e^-z) and -log(1 - p) = log(1 + e^z).",
+        "np.logaddexp(0, z) is log(1 + e^z), without overflow.",
+        "The mean of t * logaddexp(0, -z) + (1 - t) * logaddexp(0, z).",
+    ),
+)
+
+BCE_GRADIENT = Question(
+    name="bce_grad",
+    points=2,
+    oracle=bce_gradient,
+    cases=cases_binary,
+    rtol=1e-5,
+    mutants=(
+        wrong("This is t - p, uphill. The gradient of the loss is p - t.")(
+            lambda z, t: -bce_gradient(z, t)
+        ),
+        wrong("The loss is a mean, so its gradient has 1/N too: (p - t)/N.")(
+            lambda z, t: bce_gradient(z, t) * len(z)
+        ),
+        wrong("One factor p(1 - p) too many: with this loss the slope cancels.")(
+            lambda z, t: bce_gradient(z, t) * sigmoid(z) * sigmoid(-np.asarray(z))
+        ),
+        wrong("This is the gradient by p. Multiply by dp/dz = p(1 - p).")(
+            lambda z, t: bce_gradient(z, t) / (sigmoid(z) * (1 - sigmoid(z)))
+        ),
+        wrong("e^z/(1 + e^z) is inf/inf for a large z. Use the stable sigmoid.")(
+            lambda z, t: (np.exp(z) / (1 + np.exp(z)) - t) / len(z)
+        ),
+        wrong("You return one number. Each of the N scores has its own gradient.")(
+            lambda z, t: bce_gradient(z, t).sum()
+        ),
+    ),
+    hints=(
+        "It is the two-class case of softmax: what was said minus what was right.",
+        "p = sigmoid of z, computed so that a large z does not overflow.",
+        "(p - t) / len(z)",
+    ),
+)
+
+NATS = "You took the natural log: nats. Bits need np.log2."
+ZERO = "0 * log 0 gave nan. What never occurs costs nothing: leave p = 0 out."
+
+ENTROPY = Question(
+    name="entropy_bits",
+    points=2,
+    oracle=entropy,
+    cases=cases_p,
+    mutants=(
+        wrong(NATS)(lambda p: entropy(p) * np.log(2)),
+        wrong(ZERO)(lambda p: -(p * np.log2(p)).sum()),
+        wrong("The minus is lost: an entropy is never negative.")(lambda p: -entropy(p)),
+        wrong("Weigh each -log2 p by how often it occurs, p, and take the sum.")(
+            lambda p: -np.log2(p[p > 0]).sum()
+        ),
+        wrong("p is the weight already: take the sum, not the mean.")(
+            lambda p: entropy(p) / len(p)
+        ),
+        wrong("log2 of the number of symbols is right only if all are equally likely.")(
+            lambda p: np.log2(len(p))
+        ),
+    ),
+    hints=(
+        "A symbol of probability p carries -log2 p bits. Average with weights p.",
+        "log2(0) is -inf and 0 * -inf is nan: keep p = p[p > 0].",
+    ),
+)
+
+KL = Question(
+    name="kl_bits",
+    points=2,
+    oracle=kl,
+    cases=cases_pq,
+    mutants=(
+        wrong("p and q have changed places: the data come from p, the code is for q.")(
+            lambda p, q: (q * np.log2(q / p))[q > 0].sum()
+        ),
+        wrong(NATS)(lambda p, q: kl(p, q) * np.log(2)),
+        wrong("This is the cross-entropy H(p, q). Subtract the entropy H(p).")(
+            lambda p, q: kl(p, q) + entropy(p)
+        ),
+        wrong("The sign is wrong: it is log2(p/q), and the sum is never negative.")(
+            lambda p, q: -kl(p, q)
+        ),
+        wrong(ZERO)(lambda p, q: (p * np.log2(p / q)).sum()),
+        wrong("The weight p is missing before the log.")(
+            lambda p, q: np.log2(p[p > 0] / q[p > 0]).sum()
+        ),
+    ),
+    hints=(
+        "A symbol costs -log2 q with the code for q, -log2 p with its own: subtract.",
+        "Average the difference log2(p/q) with weights p.",
+        "used = p > 0, then (p[used] * np.log2(p[used] / q[used])).sum().",
+    ),
+)
+
+
+def plain_log_sum_exp(s):
+    """The loops of the answer, in plain Python."""
+    N, C = s.shape
+    out = np.empty(N)
+    for n in range(N):
+        largest = s[n, 0]
+        for k in range(1, C):
+            largest = max(largest, s[n, k])
+        total = 0.0
+        for k in range(C):
+            total += exp(s[n, k] - largest)
+        out[n] = largest + log(total)
+    return out
+
+
+LOG_SUM_EXP = Question(
+    name="log_sum_exp_rows",
+    points=3,
+    oracle=log_sum_exp,
+    cases=cases_scores,
+    rtol=1e-5,
+    speed=Speed(
+        plain=plain_log_sum_exp,
+        arguments=lambda rng: (rng.normal(size=(3000, 10)),),
+        floor=8.0,
+    ),
+    mutants=(
+        wrong(SHIFT)(lambda s: np.log(np.exp(s).sum(axis=1))),
+        wrong("You subtracted the largest score. Add it back after the log.")(
+            lambda s: log_sum_exp(s) - s.max(axis=1)
+        ),
+        wrong("The last column is left out: range(C - 1) ends one too early.")(
+            lambda s: log_sum_exp(s[:, :-1])
+        ),
+        wrong("One shift for the whole table: other rows sum to 0. Shift row by row.")(
+            lambda s: s.max() + np.log(np.exp(np.asarray(s, float) - s.max()).sum(axis=1))
+        ),
+        wrong("Starting the maximum at 0 is wrong when all scores are far below 0.")(
+            lambda s: (
+                np.maximum(s.max(axis=1), 0.0)
+                + np.log(np.exp(s - np.maximum(s.max(axis=1), 0.0)[:, None]).sum(axis=1))
+            )
+        ),
+        wrong("The log is missing.")(lambda s: np.exp(log_sum_exp(s))),
+        wrong("This is the largest score. The other scores add to it: log of the sum.")(
+            lambda s: np.asarray(s, np.float64).max(axis=1)
+        ),
+    ),
+    hints=(
+        "Two loops over a row: the first finds the largest score, the second sums.",
+        "total += np.exp(s[n, k] - largest); out[n] = largest + np.log(total).",
+        "Put @njit on the line above def.",
+    ),
+)
+
+NO_ROWS = "A row of p is a distribution: entries >= 0 that sum to 1."
+NOT_BELOW = "The quality of your p is not below 1/C. Give the right class less than 1/C."
+NO_PAIR = "Return two arrays: p of shape (N, C) and labels of shape (N,), with N >= 1."
+NO_LABEL = "Labels are whole numbers from 0 to C - 1."
+
+
+def judge_below_chance(arguments, answer):
+    """Return None if the answer refutes "never worse than 1/C", else what is missing."""
+    (C,) = arguments
+    try:
+        p, labels = answer
+        p, labels = np.asarray(p, np.float64), np.asarray(labels)
+    except (TypeError, ValueError):
+        return NO_PAIR
+    if p.ndim != 2 or len(p) < 1 or p.shape[1] != C or labels.shape != (len(p),):
+        return NO_PAIR
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= C:
+        return NO_LABEL
+    if not ((p >= 0).all() and np.allclose(p.sum(axis=1), 1)):
+        return NO_ROWS
+    with np.errstate(divide="ignore"):
+        quality = np.exp(np.log(picked(p, labels)).mean())
+    return None if quality < 1 / C - 1e-9 else NOT_BELOW
+
+
+BELOW_CHANCE = Question(
+    name="below_chance",
+    points=2,
+    oracle=hopeless,
+    cases=cases_classes,
+    judge=judge_below_chance,
+    mutants=(
+        wrong(NOT_BELOW)(lambda C: (np.full((1, C), 1 / C), np.array([0]))),
+        wrong(NO_ROWS)(lambda C: (np.zeros((1, C)), np.array([0]))),
+        wrong(NO_PAIR)(lambda C: np.eye(C)[1]),
+        wrong(NO_LABEL)(lambda C: (np.eye(C)[:1], np.array([C]))),
+    ),
+    hints=(
+        "1/C is what a model gets that knows nothing. What does a liar get?",
+        "One picture is enough: give nearly everything to a class that is not right.",
+    ),
+)
+
+QUESTIONS = (
+    SIGMOID,
+    SOFTMAX,
+    CROSS_ENTROPY,
+    CROSS_ENTROPY_GRADIENT,
+    BCE,
+    BCE_GRADIENT,
+    ENTROPY,
+    KL,
+    LOG_SUM_EXP,
+    BELOW_CHANCE,
+)

@@ -1,0 +1,293 @@
+"""Notebooks: run them and save what they showed; derive each exercise from its solution.
+
+A solution marks what the student is to write:
+
+    def relu(x):
+        ### BEGIN SOLUTION
+        return np.maximum(x, 0)
+        ### END SOLUTION
+
+In the exercise one line stands in its place: `raise NotImplementedError("your code here")`
+in code, *Your answer here.* in text. Lectures and solutions are saved as they were run,
+without what changes from run to run, so that a difference in git is a difference.
+"""
+
+import argparse
+import math
+import os
+import re
+import sys
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+from nbformat import NotebookNode
+
+ROOT = Path(__file__).parents[1]
+CELL_SECONDS = 300  # a cell that takes longer is stopped
+KEPT = {"tags", "jupyter"}  # of a cell's metadata; jupyter: source_hidden
+METADATA = {
+    "kernelspec": {
+        "display_name": "Python 3 (ipykernel)",
+        "language": "python",
+        "name": "python3",
+    },
+    "language_info": {
+        "file_extension": ".py",
+        "mimetype": "text/x-python",
+        "name": "python",
+        "pygments_lexer": "ipython3",
+    },
+}
+NUMBER = re.compile(
+    r"(?<![\w.])[-+]?(?:\d+\.?\d*|\.\d+)(?:e[-+]?\d+)?(?!\w)", re.IGNORECASE
+)
+RTOL, ATOL = 1e-6, 1e-9  # how far a saved and a new number may be apart
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
+MARKER = re.compile(r"#+\s*(begin|end)\s+solutions?\b", re.IGNORECASE)
+HOLES = {
+    "code": 'raise NotImplementedError("your code here")',
+    "markdown": "*Your answer here.*",
+}
+
+
+class MarkerError(ValueError):
+    """Solution markers that do not pair up, and where they stand."""
+
+
+def with_holes(source: str, hole: str, where: str = "cell") -> str:
+    r"""Return the text with a hole in place of each marked answer.
+
+    >>> with_holes("x = 1\n### BEGIN SOLUTION\ny = 2\n### END SOLUTION\nz = 3", "...")
+    'x = 1\n...\nz = 3'
+
+    Raises MarkerError, which names the line in `where`, if a marker is misspelt, has no
+    partner, stands inside another pair, or is indented otherwise than its partner.
+    """
+
+    def error(number: int, what: str) -> MarkerError:
+        return MarkerError(f"{where}, line {number}: {what}")
+
+    lines: list[str] = []
+    begin = None  # the line and indent of the pair that is open
+    for number, line in enumerate(source.split("\n"), 1):
+        text = line.strip()
+        indent = line[: len(line) - len(line.lstrip())]
+        if text == BEGIN:
+            if begin:
+                raise error(number, f'"{BEGIN}" inside the pair of line {begin[0]}')
+            begin = number, indent
+            lines.append(indent + hole)
+        elif text == END:
+            if not begin:
+                raise error(number, f'"{END}" has no "{BEGIN}" before it')
+            if indent != begin[1]:
+                raise error(
+                    number,
+                    f"indented by {len(indent)}, its partner in line {begin[0]} by "
+                    f"{len(begin[1])}; the two must stand in one block",
+                )
+            begin = None
+        elif MARKER.search(text):
+            raise error(number, f'"{text}" must be exactly "{BEGIN}" or "{END}"')
+        elif not begin:
+            lines.append(line)
+    if begin:
+        raise error(begin[0], f'"{BEGIN}" has no "{END}" after it')
+    return "\n".join(lines)
+
+
+def exercise_from(solution: NotebookNode, name: str = "solution") -> NotebookNode:
+    """Return the exercise of a solution: holes instead of answers, and no outputs."""
+    exercise = nbformat.from_dict(solution)
+    exercise.metadata = nbformat.from_dict(METADATA)
+    for cell in exercise.cells:
+        cell.metadata = kept(cell.metadata)
+        if cell.cell_type == "code":
+            cell.outputs, cell.execution_count = [], None
+        if cell.cell_type in HOLES:
+            where = f"{name}, cell {cell.id}"
+            cell.source = with_holes(cell.source, HOLES[cell.cell_type], where)
+    return exercise
+
+
+def kept(metadata: NotebookNode) -> NotebookNode:
+    """Return what is kept of a cell's metadata."""
+    return NotebookNode({k: v for k, v in metadata.items() if k in KEPT})
+
+
+def shown(outputs: list[NotebookNode]) -> list[NotebookNode]:
+    """Return what a reader sees of a cell's outputs when no kernel runs.
+
+    Left out: stderr (progress bars, warnings with paths); the views of widgets, of which
+    only the static picture beside them stays; and the HTML beside a picture, which is the
+    same picture once more. Neighbouring prints become one.
+    """
+    result: list[NotebookNode] = []
+    for output in outputs:
+        if output.output_type == "stream":
+            if output.name == "stderr":
+                continue
+            if result and result[-1].get("name") == output.name:
+                result[-1].text += output.text
+                continue
+        elif "image/png" in output.get("data", {}):
+            kinds = output.data.keys() - {WIDGET, "text/html"}
+            output = NotebookNode({**output, "data": {k: output.data[k] for k in kinds}})
+        elif WIDGET in output.get("data", {}):
+            continue
+        result.append(nbformat.from_dict(output))
+    return result
+
+
+def agree(saved: str, new: str) -> bool:
+    """Say whether two texts have the same words, and numbers that are alike.
+
+    Whole numbers must be equal, others within RTOL and ATOL: another machine may add in
+    another order. Spaces do not count.
+
+    >>> agree("loss 0.30000000, 12 of 15", "loss  0.30000001, 12 of 15")
+    True
+    >>> agree("12 of 15", "13 of 15"), agree("loss 0.3", "lost 0.3")
+    (False, False)
+    """
+    if NUMBER.sub("#", saved).split() != NUMBER.sub("#", new).split():
+        return False
+    pairs = zip(NUMBER.findall(saved), NUMBER.findall(new), strict=True)
+    return all(
+        int(a.rstrip(".")) == int(b.rstrip("."))
+        if re.fullmatch(r"[-+]?\d+\.? [-+]?\d+\.?", f"{a} {b}")
+        else math.isclose(float(a), float(b), rel_tol=RTOL, abs_tol=ATOL)
+        for a, b in pairs
+    )
+
+
+def tidy(notebook: NotebookNode) -> NotebookNode:
+    """Return the executed notebook without what changes from run to run."""
+    notebook = nbformat.from_dict(notebook)
+    notebook.metadata = nbformat.from_dict(METADATA)
+    count = 0
+    for cell in notebook.cells:
+        cell.metadata = kept(cell.metadata)
+        if cell.cell_type == "code":
+            count += cell.execution_count is not None
+            cell.execution_count = cell.execution_count and count
+            cell.outputs = shown(cell.outputs)
+            for output in cell.outputs:
+                if output.output_type == "execute_result":
+                    output.execution_count = cell.execution_count
+    return notebook
+
+
+def execute(path: Path) -> NotebookNode:
+    """Return the notebook after running all its cells.
+
+    It runs as in JupyterLab: in its own folder, with this Python, and with the course
+    that this module belongs to. Raises CellExecutionError at the first cell that fails.
+    """
+    notebook = nbformat.read(path, as_version=4)
+    search = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+    client = NotebookClient(
+        notebook,
+        timeout=CELL_SECONDS,
+        kernel_name="python3",
+        record_timing=False,
+        store_widget_state=False,
+        extra_arguments=["--log-level=ERROR"],
+        resources={"metadata": {"path": str(path.resolve().parent)}},
+    )
+    client.execute(env={**os.environ, "PYTHONPATH": os.pathsep.join(search)})
+    return notebook
+
+
+def write(notebook: NotebookNode, path: Path) -> None:
+    """Write the notebook, whole or not at all."""
+    half = path.with_name(f".{path.name}.{os.getpid()}")
+    nbformat.validate(notebook)
+    nbformat.write(notebook, half)
+    half.replace(path)
+
+
+def exercises() -> dict[Path, NotebookNode]:
+    """Return each exercise, by the path where it belongs."""
+    solutions = sorted((ROOT / "solutions").glob("*.ipynb"))
+    return {
+        ROOT / "exercises" / path.name: exercise_from(
+            nbformat.read(path, as_version=4), f"solutions/{path.name}"
+        )
+        for path in solutions
+    }
+
+
+def was_run(path: Path) -> bool:
+    """Say whether somebody worked in the notebook: an exercise is never saved run."""
+    cells = nbformat.read(path, as_version=4).cells if path.exists() else []
+    return any(cell.get("execution_count") or cell.get("outputs") for cell in cells)
+
+
+def run_command(arguments: argparse.Namespace) -> int:
+    """Run each notebook and save it with what it showed."""
+    for path in arguments.notebooks:
+        if path.resolve().parent == ROOT / "exercises":
+            print(f"{path}: exercises are saved without outputs; run its solution")
+            return 2
+        try:
+            notebook = execute(path)
+        except CellExecutionError as error:
+            print(f"{path}: not saved, because a cell failed:\n{error}", file=sys.stderr)
+            return 1
+        for cell in notebook.cells:
+            for output in cell.get("outputs", []):
+                if output.get("name") == "stderr" and "it/s" not in output.text:
+                    print(f"{path}, cell {cell.id}, stderr (not saved):\n{output.text}")
+        write(tidy(notebook), path)
+        print(f"{path}: run and saved")
+    return 0
+
+
+def build_command(arguments: argparse.Namespace) -> int:
+    """Write the exercises, or with --check say which are not up to date."""
+    stale = []
+    for path, exercise in exercises().items():
+        name = path.relative_to(ROOT)
+        if path.exists() and nbformat.read(path, as_version=4) == exercise:
+            continue
+        stale.append(name)
+        if arguments.check:
+            print(f"{name}: not what its solution gives; run: course exercises build")
+        elif was_run(path) and not arguments.force:
+            print(f"{name}: somebody worked in it; move it away, or lose it by --force")
+            return 1
+        else:
+            path.parent.mkdir(exist_ok=True)
+            write(exercise, path)
+            print(f"{name}: written")
+    return int(arguments.check and bool(stale))
+
+
+def add_parsers(subparsers: argparse._SubParsersAction) -> None:
+    """Add `notebooks run` and `exercises build` to the course command."""
+    notebooks = subparsers.add_parser("notebooks", help="run notebooks and save them")
+    verbs = notebooks.add_subparsers(required=True, metavar="VERB")
+    run = verbs.add_parser("run", help="run each notebook in place, then tidy it")
+    run.add_argument("notebooks", nargs="+", type=Path, metavar="NOTEBOOK")
+    run.set_defaults(run=run_command)
+
+    derived = subparsers.add_parser("exercises", help="derive exercises from solutions")
+    verbs = derived.add_subparsers(required=True, metavar="VERB")
+    build = verbs.add_parser("build", help="write exercises/ from solutions/")
+    build.add_argument("--check", action="store_true", help="write nothing, only compare")
+    build.add_argument("--force", action="store_true", help="overwrite students' work")
+    build.set_defaults(run=build_command)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:2] == ["run"]:
+        sys.argv.insert(1, "notebooks")
+    whole = argparse.ArgumentParser()
+    add_parsers(whole.add_subparsers(required=True))
+    chosen = whole.parse_args()
+    sys.exit(chosen.run(chosen))

@@ -1,0 +1,1 @@
+"""Classical vision: filters made by hand, before filters were learned."""

@@ -1,0 +1,371 @@
+"""check, hint and progress, on answers that students write."""
+
+import numpy as np
+import pytest
+from numba import njit
+
+from course import check, hint, progress
+from course.exercises.spec import Mutant, Question
+from course.exercises.verdict import judge
+from tests.exercises.sample import running_sum as oracle
+
+pytestmark = pytest.mark.usefixtures("sample")
+
+
+def named(name, function):
+    """Return the function under the name that the exercise asks for."""
+    getattr(function, "py_func", function).__name__ = name
+    function.__name__ = name
+    return function
+
+
+def line_of(function):
+    return getattr(function, "py_func", function).__code__.co_firstlineno
+
+
+@pytest.fixture
+def said(capsys):
+    """Check a function; return what is printed. The function must not have passed."""
+
+    def said(function, name="running_sum"):
+        assert check(named(name, function)) is not function
+        lines = capsys.readouterr().out.splitlines()
+        assert 1 < len(lines) <= 6
+        return lines
+
+    return said
+
+
+def stub(x):
+    """Return the running sum."""
+    raise NotImplementedError("your code here")
+
+
+def right(x):
+    y = np.empty_like(x)
+    total = 0.0
+    for k in range(len(x)):
+        total += x[k]
+        y[k] = total
+    return y
+
+
+def one_too_far(x):
+    y = np.zeros(len(x))
+    for k in range(len(x)):
+        y[k] = x[k] + x[k + 1]
+    return y
+
+
+def unfinished(x):
+    return stub(x)
+
+
+def adds_text(x):
+    y = np.zeros(len(x))
+    y[0] = "a" + x
+    return y
+
+
+def two_types(x):
+    if len(x) > 3:
+        return 1.0
+    return x
+
+
+def unknown_name(x):
+    return summe(x)  # noqa: F821
+
+
+def in_place(x):
+    for k in range(1, len(x)):
+        x[k] += x[k - 1]
+    return x
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        right,
+        njit(right),
+        np.cumsum,
+        lambda x: list(np.cumsum(x)),
+        lambda x: np.cumsum(x, 0),
+    ],
+    ids=["loop", "njit", "numpy", "list", "other"],
+)
+def test_right_answer_is_returned(function, capsys):
+    function = named("running_sum", function)
+    assert check(function) is function
+    assert capsys.readouterr().out.endswith("running_sum: passed (59 cases, 3 points)\n")
+
+
+def test_says_the_same_every_time(said):
+    wrong = lambda x: 2 * np.cumsum(x)  # noqa: E731
+    assert said(wrong) == said(wrong)
+
+
+@pytest.mark.parametrize("function", [stub, njit(stub)], ids=["plain", "njit"])
+def test_stub_is_not_attempted(said, function):
+    assert said(function)[0].endswith("running_sum: not attempted")
+
+
+def test_stand_in_is_the_right_answer_and_never_passes(said, capsys):
+    stand_in = check(named("running_sum", stub))
+    capsys.readouterr()
+    np.testing.assert_array_equal(stand_in(np.array([1.0, 2.0])), [1.0, 3.0])
+    assert check(stand_in) is not stub
+    assert "not yours" in capsys.readouterr().out
+    progress("00_sample")
+    assert "0 of 4 questions" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "function", [one_too_far, njit(one_too_far)], ids=["plain", "njit"]
+)
+def test_index_too_large_names_the_line(said, function):
+    lines = said(function)
+    assert lines[0].endswith("running_sum: stops with an error in 59 of 59 cases")
+    assert lines[2] == "IndexError: index 2 is out of bounds for axis 0 with size 2"
+    assert lines[3] == f"Line {line_of(function) + 3}: y[k] = x[k] + x[k + 1]"
+
+
+def test_types_that_do_not_go_together(said):
+    lines = said(njit(adds_text))
+    assert lines[2].startswith("TypingError: numba cannot translate add(str, array(float64")
+    assert lines[3] == f'Line {line_of(adds_text) + 2}: y[0] = "a" + x'
+
+
+def test_two_return_types(said):
+    assert "returns different types in different places: " in said(njit(two_types))[2]
+
+
+@pytest.mark.parametrize(
+    "function", [unknown_name, njit(unknown_name)], ids=["plain", "njit"]
+)
+def test_unknown_name(said, function):
+    lines = said(function)
+    assert "name 'summe' is not defined" in lines[2]
+    assert lines[3].startswith(f"Line {line_of(function) + 1}: return summe(x)")
+
+
+def test_calls_what_is_not_written(said):
+    assert said(unfinished)[2] == "Error: a function that is called here is not written yet"
+
+
+@pytest.mark.parametrize("error", [KeyError("a"), SystemExit(3), RecursionError("deep")])
+def test_any_error_is_told(said, error):
+    def raises(x):
+        raise error
+
+    assert said(raises)[2].startswith(type(error).__name__)
+
+
+def test_interrupt_stops_the_check():
+    def interrupted(x):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        check(named("running_sum", interrupted))
+
+
+def test_too_few_parameters(said):
+    assert "takes 0 positional arguments but 1 was given" in said(lambda: 1)[2]
+
+
+def test_shape(said):
+    lines = said(lambda x: np.cumsum(x)[1:])
+    assert lines[0] == "running_sum: wrong shape in 59 of 59 cases"
+    assert lines[2] == "Your shape (1,), expected (2,)"
+
+
+def test_known_mistake_is_named(said):
+    lines = said(lambda x: [x[:k].sum() for k in range(len(x))])
+    assert lines[:4] == [
+        "running_sum: wrong in 59 of 59 cases",
+        "You leave out x[k] itself.",
+        "Smallest case: x = [1., 2.]",
+        "At [0]: yours 0, expected 1",
+    ]
+
+
+def test_unknown_mistake_shows_the_smallest_case(said):
+    assert said(lambda x: 2 * np.cumsum(x)) == [
+        "running_sum: wrong in 59 of 59 cases",
+        "Smallest case: x = [1., 2.]",
+        "At [0]: yours 2, expected 1",
+        "Expected from: 1",
+        "Stuck? hint(running_sum)",
+    ]
+
+
+def test_imprecise(said):
+    lines = said(lambda x: np.cumsum(x) * (1 + 1e-5))
+    assert lines[0].startswith("running_sum: imprecise")
+    assert "yours 1.00001, expected 1" in lines[2]
+
+
+def test_wrong_beats_imprecise(said):
+    """Nearly right in the first case, wrong in a later one."""
+    lines = said(lambda x: np.cumsum(x) * (1 + 1e-5) + (len(x) > 5))
+    assert lines[0].startswith("running_sum: wrong in")
+    assert lines[1].count(",") == 5  # the first vector of six numbers
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (None, "It returns nothing. Is a `return` missing?"),
+        ("text", "Yours is a str, expected an array of numbers"),
+        ({1, 2}, "Yours is a set, expected an array of numbers"),
+        ([1.0, [2.0]], "Yours is a ragged list, expected an array of numbers"),
+        (np.array([None, 1.0]), "Yours is a ndarray, expected an array of numbers"),
+        (np.array([1j, 1]), "Yours is complex, expected real numbers"),
+        (
+            [np.nan, 3],
+            "At [0]: yours nan, expected 1. nan comes from an overflow, "
+            "0/0 or an unset element",
+        ),
+        (
+            np.array([0, 3]),
+            "At [0]: yours 0, expected 1. Yours is int64, whole numbers "
+            "only; expected float",
+        ),
+        ([True, False], "At [1]: yours False, expected 3"),
+    ],
+    ids=str,
+)
+def test_wrong_kinds(said, answer, says):
+    assert says in said(lambda x: answer)
+
+
+def test_liar_that_equals_everything(said):
+    class Liar(np.ndarray):
+        def __eq__(self, other):
+            return np.ones(self.shape, bool)
+
+        __hash__ = None
+
+    assert "wrong in" in said(lambda x: (0 * x).view(Liar))[0]
+
+
+def test_changing_the_input_is_told(said):
+    assert "Your function changes its argument x. Work on x.copy()." in said(in_place)
+
+
+def test_several_results(said):
+    lines = said(lambda dy, x: (3 * dy, 2 * dy.sum()), "slope_backward")
+    assert "Result 2 of 2: Yours" in lines[2]
+    lines = said(lambda dy, x: 3 * dy[:1], "slope_backward")
+    assert lines[2] == "It returns 1 result, expected 2"
+
+
+def test_slow(said):
+    def squares(x):
+        total = 0.0
+        for element in x:
+            total += element * element
+        return total
+
+    assert said(squares, "sum_squares")[0] == "sum_squares: correct but slow"
+    fast = named("sum_squares", njit(squares))
+    assert check(fast) is fast
+
+
+def test_fast_but_wrong_on_large_arrays(said):
+    lazy = lambda x: 0.0 if len(x) > 30 else np.square(x).sum()  # noqa: E731
+    assert "On large arrays it is wrong:" in said(lazy, "sum_squares")
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [([1, 3], "x sums to 4 and begins 1"), ([], "Your answer cannot be used: IndexError")],
+)
+def test_question_with_many_right_answers(said, answer, says):
+    assert says in said(lambda: answer, "breaker")[1]
+    found = named("breaker", lambda: [1, -5])
+    assert check(found) is found
+
+
+def test_prints_and_warnings_are_not_shown(capsys):
+    def noisy(x):
+        print("here", x)
+        np.log(-np.ones(1))
+        return np.cumsum(x)
+
+    check(named("running_sum", noisy))
+    assert capsys.readouterr().out == "running_sum: passed (59 cases, 3 points)\n"
+
+
+def test_hints_open_one_at_a_time(capsys):
+    for _ in range(3):
+        hint(named("running_sum", stub))
+    assert capsys.readouterr().out.splitlines() == [
+        "Hint 1 of 2: What is y[1] made of?",
+        "Hint 2 of 2: y[k] = y[k-1] + x[k]",
+        "Hint 2 of 2: y[k] = y[k-1] + x[k]",
+    ]
+
+
+def test_progress(capsys):
+    check(named("running_sum", right))
+    check(named("breaker", lambda: [1, -5]))
+    capsys.readouterr()
+    progress("00_sample")
+    assert capsys.readouterr().out.splitlines() == [
+        "[##########..........] 2 of 4 questions, 4 of 10 points",
+        "Still open: slope_backward, sum_squares",
+    ]
+    check(named("running_sum", stub))  # no longer right
+    capsys.readouterr()
+    progress("00_sample")
+    assert "1 of 4 questions, 1 of 10 points" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("value", [3.0, np.ones(3), None])
+def test_result_instead_of_function(value):
+    with pytest.raises(TypeError, match="takes the function itself"):
+        check(value)
+
+
+def test_unknown_function():
+    with pytest.raises(ValueError, match="did you mean 'running_sum'"):
+        check(named("runing_sum", lambda x: x))
+    with pytest.raises(ValueError, match="keep the name"):
+        check(named("xyzzy", lambda x: x))
+    with pytest.raises(ValueError, match="there is no exercise '99'"):
+        progress("99")
+
+
+def test_layout_reaches_the_function():
+    """Arrays that are not contiguous are copied so."""
+    seen = set()
+
+    def look(x):
+        seen.add(x.flags.contiguous)
+        return np.cumsum(x)
+
+    check(named("running_sum", look))
+    assert seen == {True, False}
+
+
+def test_float32_has_its_own_tolerance():
+    """A sum of 10 000 numbers in float32 is right for float32, imprecise for float64."""
+
+    def cases(rng):
+        yield (rng.random(10_000).astype(np.float32),)
+
+    question = Question("running_sum", 1, oracle, cases, (Mutant("No.", oracle),))
+    single = list(cases(np.random.default_rng(0)))
+    double = [(x.astype(np.float64),) for (x,) in single]
+
+    def in_float32(arguments):
+        return np.cumsum(arguments[0], dtype=np.float32)
+
+    assert judge(question, single, in_float32).state == "passed"
+    assert judge(question, double, in_float32).state == "imprecise"
+
+
+def test_reports_lines_fit_a_screen(said):
+    lines = said(lambda x: 1 / 0 if len(x) > 20 else np.cumsum(x))
+    assert max(map(len, lines)) <= 100
