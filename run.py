@@ -139,7 +139,7 @@ def refuse_what_cannot_work(uv):
         again = " ".join([found or "", "run.py", *sys.argv[1:]])
         raise SystemExit(
             f"The course needs Python {dotted(OLDEST)} to {dotted(NEWEST)}; this is Python "
-            f"{platform.python_version()} ({sys.executable}).\n"
+            f"{dotted(sys.version_info[:3])} ({sys.executable}).\n"
             + (
                 f"Here is another: {again}"
                 if found
@@ -241,25 +241,10 @@ def become(command):
 # ---------------------------------------------------------------- test
 
 
-def test(python, rest):
+def test(python, arguments):
     """Run the parts one after the other; print their times and what was not run."""
-    pytest = [python, "-m", "pytest"]
-    everything = "--all" in rest
-    rest = [argument for argument in rest if argument != "--all"]
-    if rest:
-        parts = {"pytest": [*pytest, *rest]}
-    else:
-        nbval = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=300"]
-        parts = {
-            "ruff check": [python, "-m", "ruff", "check", "."],
-            "ruff format": [python, "-m", "ruff", "format", "--check", "."],
-            "tests": [*pytest, "-m", "not slow"],
-            "notebooks": [*pytest, *nbval, "lectures", "solutions"],
-        }
-        if everything:
-            parts["slow tests"] = [*pytest, "-m", "slow"]
     rows, not_run = [], Counter()
-    for part, command in parts.items():
+    for part, command in parts(python, arguments).items():
         print(f"\n== {part}", flush=True)
         start = time.time()
         counts = run_part(command, not_run)
@@ -269,12 +254,28 @@ def test(python, rest):
         print(f"{part:12} {seconds:7.1f}  {counts[0]:6}  {counts[1]:6}  {counts[2]:7}")
     print(f"{'all':12} {sum(row[1] for row in rows):7.1f}")
     reasons = [f"{count:6}  {reason}" for reason, count in sorted(not_run.items())]
-    if not rest and not everything:
+    if not arguments:
         reasons.append("   all  tests marked slow (browser, soaks): run.py test --all")
     print("\nnot run:" if reasons else "\nnothing was left out", *reasons, sep="\n")
     passed, failed, skipped = (sum(column) for column in zip(*(row[2:] for row in rows)))
     print(f"\n{passed} passed, {failed} failed, {skipped} skipped")
     return int(failed > 0)
+
+
+def parts(python, arguments):
+    """Return the command of each part."""
+    pytest = [python, "-m", "pytest"]
+    if arguments and arguments != ["--all"]:
+        return {"pytest": [*pytest, *arguments]}
+    nbval = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=300"]
+    quick = {
+        "ruff check": [python, "-m", "ruff", "check", "."],
+        "ruff format": [python, "-m", "ruff", "format", "--check", "."],
+        "tests": [*pytest, "-m", "not slow"],
+        "notebooks": [*pytest, *nbval, "lectures", "solutions"],
+    }
+    slow = {"slow tests": [*pytest, "-m", "slow"]}
+    return {**quick, **slow} if arguments else quick
 
 
 def run_part(command, not_run):
@@ -295,7 +296,7 @@ def run_part(command, not_run):
     skips = [skip for case in cases for skip in case.findall("skipped")]
     not_run.update(skip.get("message", "no reason given") for skip in skips)
     passed = len(cases) - failed - len(skips)
-    if code and not failed:
+    if not failed and (code or not cases):
         failed = 1  # pytest itself failed, or found no tests
     return passed, failed, len(skips)
 

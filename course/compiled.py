@@ -38,7 +38,7 @@ def fingerprint() -> str:
     digest = hashlib.sha256(f"boundscheck={config.BOUNDSCHECK}".encode())
     for path in sorted(Path(__file__).parent.rglob("*.py")):
         source = path.read_bytes()
-        if b"compiled" in source:
+        if b"@compiled" in source:
             digest.update(path.name.encode() + source)
     return digest.hexdigest()[:16]
 

@@ -14,7 +14,7 @@ Shapes
 
 Edges: a symbol that occurs (p > 0) but that q calls impossible (q = 0) costs infinity.
 
-Lecture: lectures/03_scores_to_loss.ipynb.
+Lecture: lectures/03_scores_to_loss.ipynb.  Symbols: GLOSSARY.md.
 Source: Shannon, Bell System Technical Journal 27 (1948); Kullback & Leibler, Annals of
 Mathematical Statistics 22 (1951); Huffman, Proc. IRE 40 (1952).
 """
@@ -58,6 +58,8 @@ def cross_entropy(p: ArrayLike, q: ArrayLike, base: float = 2.0) -> float:
 def entropy(p: ArrayLike, base: float = 2.0) -> float:
     """Return H(p) of equation (1): no code can cost less on average.
 
+    Raises ValueError if p is no distribution.
+
     >>> entropy([0.5, 0.25, 0.25])
     1.5
     """
@@ -66,6 +68,8 @@ def entropy(p: ArrayLike, base: float = 2.0) -> float:
 
 def kl_divergence(p: ArrayLike, q: ArrayLike, base: float = 2.0) -> float:
     """Return KL(p, q) of equation (3): what believing q costs when p is true.
+
+    Raises as cross_entropy does.
 
     >>> kl_divergence([1.0, 0.0], [0.25, 0.75])
     2.0
@@ -77,7 +81,8 @@ def huffman(p: ArrayLike) -> list[str]:
     """Return a code word for each symbol: no code has a smaller average length.
 
     No word begins another, so that a stream of words can be read without gaps. The two
-    rarest symbols differ in their last digit only; join them and ask again.
+    rarest symbols differ in their last digit only; join them and ask again. Raises
+    ValueError if p is no distribution.
 
     >>> huffman([0.5, 0.25, 0.25])
     ['0', '10', '11']

@@ -78,6 +78,8 @@ def _scores_and_labels(scores: Array, labels: Array) -> tuple[Array, Array]:
 def log_softmax(scores: Array) -> Array:
     """Return logp of equation (1), of shape (N, C): the log-probabilities, in nats.
 
+    Raises TypeError for a dtype that is not float32 or float64.
+
     >>> log_softmax(np.array([[0.0, np.log(3.0)]])).round(6)
     array([[-1.386294, -0.287682]])
     """

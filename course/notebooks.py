@@ -17,12 +17,12 @@ import math
 import os
 import re
 import sys
+from copy import deepcopy
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import nbformat
-from nbclient import NotebookClient
-from nbclient.exceptions import CellExecutionError
-from nbformat import NotebookNode
+if TYPE_CHECKING:  # nbformat takes a second to import; the other verbs need not wait
+    from nbformat import NotebookNode
 
 ROOT = Path(__file__).parents[1]
 CELL_SECONDS = 300  # a cell that takes longer is stopped
@@ -100,12 +100,10 @@ def with_holes(source: str, hole: str, where: str = "cell") -> str:
     return "\n".join(lines)
 
 
-def exercise_from(solution: NotebookNode, name: str = "solution") -> NotebookNode:
+def exercise_from(solution: "NotebookNode", name: str = "solution") -> "NotebookNode":
     """Return the exercise of a solution: holes instead of answers, and no outputs."""
-    exercise = nbformat.from_dict(solution)
-    exercise.metadata = nbformat.from_dict(METADATA)
+    exercise = plain(solution)
     for cell in exercise.cells:
-        cell.metadata = kept(cell.metadata)
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
         if cell.cell_type in HOLES:
@@ -114,20 +112,24 @@ def exercise_from(solution: NotebookNode, name: str = "solution") -> NotebookNod
     return exercise
 
 
-def kept(metadata: NotebookNode) -> NotebookNode:
-    """Return what is kept of a cell's metadata."""
-    return NotebookNode({k: v for k, v in metadata.items() if k in KEPT})
+def plain(notebook: "NotebookNode") -> "NotebookNode":
+    """Return a copy with the house's metadata and, of the cells', only what is kept."""
+    notebook = deepcopy(notebook)
+    notebook.metadata = METADATA
+    for cell in notebook.cells:
+        cell.metadata = {k: v for k, v in cell.metadata.items() if k in KEPT}
+    return notebook
 
 
-def shown(outputs: list[NotebookNode]) -> list[NotebookNode]:
+def shown(outputs: "list[NotebookNode]") -> "list[NotebookNode]":
     """Return what a reader sees of a cell's outputs when no kernel runs.
 
     Left out: stderr (progress bars, warnings with paths); the views of widgets, of which
     only the static picture beside them stays; and the HTML beside a picture, which is the
     same picture once more. Neighbouring prints become one.
     """
-    result: list[NotebookNode] = []
-    for output in outputs:
+    result = []
+    for output in deepcopy(outputs):
         if output.output_type == "stream":
             if output.name == "stderr":
                 continue
@@ -135,11 +137,11 @@ def shown(outputs: list[NotebookNode]) -> list[NotebookNode]:
                 result[-1].text += output.text
                 continue
         elif "image/png" in output.get("data", {}):
-            kinds = output.data.keys() - {WIDGET, "text/html"}
-            output = NotebookNode({**output, "data": {k: output.data[k] for k in kinds}})
+            for kind in (WIDGET, "text/html"):
+                output.data.pop(kind, None)
         elif WIDGET in output.get("data", {}):
             continue
-        result.append(nbformat.from_dict(output))
+        result.append(output)
     return result
 
 
@@ -165,13 +167,11 @@ def agree(saved: str, new: str) -> bool:
     )
 
 
-def tidy(notebook: NotebookNode) -> NotebookNode:
+def tidy(notebook: "NotebookNode") -> "NotebookNode":
     """Return the executed notebook without what changes from run to run."""
-    notebook = nbformat.from_dict(notebook)
-    notebook.metadata = nbformat.from_dict(METADATA)
+    notebook = plain(notebook)
     count = 0
     for cell in notebook.cells:
-        cell.metadata = kept(cell.metadata)
         if cell.cell_type == "code":
             count += cell.execution_count is not None
             cell.execution_count = cell.execution_count and count
@@ -182,13 +182,15 @@ def tidy(notebook: NotebookNode) -> NotebookNode:
     return notebook
 
 
-def execute(path: Path) -> NotebookNode:
+def execute(path: Path) -> "NotebookNode":
     """Return the notebook after running all its cells.
 
     It runs as in JupyterLab: in its own folder, with this Python, and with the course
     that this module belongs to. Raises CellExecutionError at the first cell that fails.
     """
-    notebook = nbformat.read(path, as_version=4)
+    from nbclient import NotebookClient
+
+    notebook = read(path)
     search = [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
     client = NotebookClient(
         notebook,
@@ -203,33 +205,46 @@ def execute(path: Path) -> NotebookNode:
     return notebook
 
 
-def write(notebook: NotebookNode, path: Path) -> None:
+def read(path: Path) -> "NotebookNode":
+    """Return the notebook."""
+    import nbformat
+
+    return nbformat.read(path, as_version=4)
+
+
+def write(notebook: "NotebookNode", path: Path) -> None:
     """Write the notebook, whole or not at all."""
+    import nbformat
+
     half = path.with_name(f".{path.name}.{os.getpid()}")
     nbformat.validate(notebook)
     nbformat.write(notebook, half)
     half.replace(path)
 
 
-def exercises() -> dict[Path, NotebookNode]:
+def exercises() -> "dict[Path, NotebookNode]":
     """Return each exercise, by the path where it belongs."""
     solutions = sorted((ROOT / "solutions").glob("*.ipynb"))
     return {
-        ROOT / "exercises" / path.name: exercise_from(
-            nbformat.read(path, as_version=4), f"solutions/{path.name}"
-        )
+        ROOT / "exercises" / path.name: exercise_from(read(path), f"solutions/{path.name}")
         for path in solutions
     }
 
 
-def was_run(path: Path) -> bool:
-    """Say whether somebody worked in the notebook: an exercise is never saved run."""
-    cells = nbformat.read(path, as_version=4).cells if path.exists() else []
-    return any(cell.get("execution_count") or cell.get("outputs") for cell in cells)
+def worked_in(path: Path) -> bool:
+    """Say whether somebody worked in the exercise: ran a cell, or filled a hole."""
+    cells = read(path).cells if path.exists() else []
+    return any(
+        cell.get("outputs")
+        or (cell.id.startswith("answer-") and HOLES[cell.cell_type] not in cell.source)
+        for cell in cells
+    )
 
 
 def run_command(arguments: argparse.Namespace) -> int:
     """Run each notebook and save it with what it showed."""
+    from nbclient.exceptions import CellExecutionError
+
     for path in arguments.notebooks:
         if path.resolve().parent == ROOT / "exercises":
             print(f"{path}: exercises are saved without outputs; run its solution")
@@ -253,12 +268,12 @@ def build_command(arguments: argparse.Namespace) -> int:
     stale = []
     for path, exercise in exercises().items():
         name = path.relative_to(ROOT)
-        if path.exists() and nbformat.read(path, as_version=4) == exercise:
+        if path.exists() and read(path) == exercise:
             continue
         stale.append(name)
         if arguments.check:
             print(f"{name}: not what its solution gives; run: course exercises build")
-        elif was_run(path) and not arguments.force:
+        elif worked_in(path) and not arguments.force:
             print(f"{name}: somebody worked in it; move it away, or lose it by --force")
             return 1
         else:
@@ -282,12 +297,3 @@ def add_parsers(subparsers: argparse._SubParsersAction) -> None:
     build.add_argument("--check", action="store_true", help="write nothing, only compare")
     build.add_argument("--force", action="store_true", help="overwrite students' work")
     build.set_defaults(run=build_command)
-
-
-if __name__ == "__main__":
-    if sys.argv[1:2] == ["run"]:
-        sys.argv.insert(1, "notebooks")
-    whole = argparse.ArgumentParser()
-    add_parsers(whole.add_subparsers(required=True))
-    chosen = whole.parse_args()
-    sys.exit(chosen.run(chosen))

@@ -7,8 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from course.data import NAMES
+
 NETWORKS = ("lenet5",)
-DATA = ("digits", "glyphs", "mnist", "fashion-mnist")
 HELD_OUT = 12  # one training image in so many chooses the best epoch, and trains nothing
 
 
@@ -20,7 +21,7 @@ def add_parsers(subparsers: Any) -> None:
         description="Train a network, show its test accuracy, save weights and pictures.",
     )
     verb.add_argument("network", choices=NETWORKS)
-    verb.add_argument("--data", choices=DATA, default="digits")
+    verb.add_argument("--data", choices=NAMES, default="digits")
     verb.add_argument("--epochs", type=int, default=3)
     verb.add_argument("--batch-size", type=int, default=32)
     verb.add_argument("--learning-rate", type=float, default=0.03)

@@ -129,6 +129,7 @@ def server(folder: Path) -> Iterator[str]:
             *(sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root"),
             *("--ip=127.0.0.1", f"--port={port}", f"--IdentityProvider.token={token}"),
             f"--ServerApp.root_dir={folder}",
+            f"--FileCheckpoints.checkpoint_dir={home / 'checkpoints'}",
         ]
         with (home / "log").open("wb") as log:
             process = subprocess.Popen(

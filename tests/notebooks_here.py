@@ -2,10 +2,12 @@
 
 from pathlib import Path
 
-import nbformat
 import pytest
 from nbformat import NotebookNode
 
+from course.notebooks import read
+
+__all__ = ["ROOT", "code", "every", "notebooks", "printed", "read", "tags"]
 ROOT = Path(__file__).parents[1]
 
 
@@ -19,11 +21,6 @@ def every(*folders: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(
         "path", notebooks(*folders), ids=lambda path: f"{path.parent.name}-{path.stem}"
     )
-
-
-def read(path: Path) -> NotebookNode:
-    """Return the notebook."""
-    return nbformat.read(path, as_version=4)
 
 
 def code(notebook: NotebookNode) -> list[NotebookNode]:

@@ -138,7 +138,10 @@ def test_every_element_has_one_owner(rng, monkeypatch):
     nobody, ran = -12345, set()
 
     def watched(loops, count, *arguments):
-        name, parameters = loops.py_func.__name__, inspect.signature(loops.py_func).parameters
+        name, parameters = (
+            loops.py_func.__name__,
+            inspect.signature(loops.py_func).parameters,
+        )
         outputs = 2 if list(parameters)[:2] == ["y", "argmax"] else 1
         filled, inputs = arguments[:outputs], arguments[outputs:]
         inputs = [a for a in inputs if isinstance(a, np.ndarray)]

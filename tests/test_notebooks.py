@@ -275,11 +275,19 @@ def test_run_refuses_an_exercise(house, capsys):
     assert "run its solution" in capsys.readouterr().out
 
 
-def test_build_writes_what_is_stale_and_spares_what_was_worked_in(house, capsys):
-    solution = save(
-        house / "solutions/a.ipynb", "### BEGIN SOLUTION\nx = 1\n### END SOLUTION"
-    )
-    exercise = house / "exercises/a.ipynb"
+def answered(cell):
+    cell.source = "x = 1"
+
+
+def ran(cell):
+    cell.outputs = [new_output("stream", text="x")]
+
+
+@pytest.mark.parametrize("work", [answered, ran])
+def test_build_writes_what_is_stale_and_spares_what_was_worked_in(house, capsys, work):
+    solution, exercise = house / "solutions/a.ipynb", house / "exercises/a.ipynb"
+    source = "### BEGIN SOLUTION\nx = 1\n### END SOLUTION"
+    nbformat.write(new_notebook(cells=[new_code_cell(source, id="answer-x")]), solution)
     build = ["exercises", "build"]
     assert main([*build, "--check"]) == 1
     assert not exercise.exists()
@@ -287,14 +295,18 @@ def test_build_writes_what_is_stale_and_spares_what_was_worked_in(house, capsys)
     assert main([*build, "--check"]) == 0
     assert read(exercise) == tool.exercise_from(read(solution))
 
-    work = read(exercise)
-    work.cells[0].source, work.cells[0].execution_count = "x = 1", 1
-    nbformat.write(work, exercise)
+    mine = read(exercise)
+    work(mine.cells[0])
+    nbformat.write(mine, exercise)
     assert main([*build, "--check"]) == 1
     assert main(build) == 1
     assert "somebody worked in it" in capsys.readouterr().out
-    assert read(exercise) == work
+    assert read(exercise) == mine
     assert main([*build, "--force"]) == 0
+    assert read(exercise) == tool.exercise_from(read(solution))
+
+    nbformat.write(new_notebook(cells=[new_code_cell("1", id="one")]), solution)
+    assert main(build) == 0  # nobody worked in it: it is only out of date
     assert read(exercise) == tool.exercise_from(read(solution))
 
 

@@ -66,7 +66,9 @@ def test_out_size_of_known_networks(arguments, expected):
 def test_strict_refuses_a_remainder_and_names_what_would_fit():
     """Every setting that a message proposes does fit; there always is one."""
     refused = 0
-    for size, K, S, P, D in product(range(1, 15), (1, 2, 3, 5), (2, 3, 4), (0, 1, 4), (1, 2)):
+    for size, K, S, P, D in product(
+        range(1, 15), (1, 2, 3, 5), (2, 3, 4), (0, 1, 4), (1, 2)
+    ):
         if size + 2 * P < span(K, D):
             continue
         left_over = (size + 2 * P - span(K, D)) % S
@@ -163,7 +165,8 @@ def test_impossible_window_is_refused(arguments, error, says):
 
 
 @pytest.mark.parametrize(
-    "value, expected", [(3, (3, 3)), ((2, 3), (2, 3)), ([2, 3], (2, 3)), (np.int8(2), (2, 2))]
+    "value, expected",
+    [(3, (3, 3)), ((2, 3), (2, 3)), ([2, 3], (2, 3)), (np.int8(2), (2, 2))],
 )
 def test_pair(value, expected):
     assert pair("size", value) == expected

@@ -102,7 +102,7 @@ def draw(fonts: tuple[str, ...], count: int, seed: list[int]) -> np.ndarray:
         font = drawn[int(u[n, 0] * len(fonts))]
         points, starts = font[CLASSES[n % len(CLASSES)]]
         ink = np.zeros((SIDE, SIDE), np.int64)
-        _ink_cpu(ink, _distorted(points, u[n, 1:7]), starts)
+        _ink(ink, _distorted(points, u[n, 1:7]), starts)
         images[n] = _printed(ink, u[n, 7:CHOICES], u[n, CHOICES:].reshape(SIDE, SIDE))
     return images
 
@@ -168,12 +168,12 @@ def _distorted(points: np.ndarray, u: np.ndarray) -> np.ndarray:
     y = stretch[1] * points[:, 1]
     columns = SIDE / 2 + shift[0] + (cosine * x - sine * y)
     rows = SIDE / 2 + shift[1] - (sine * x + cosine * y)
-    # even numbers: the points that _ink_cpu looks at are odd, so none is on a corner
+    # even numbers: the points that _ink looks at are odd, so none is on a corner
     return 2 * np.rint(np.stack([columns, rows], 1) * (GRID / 2)).astype(np.int64)
 
 
 @compiled
-def _ink_cpu(ink, points, starts):
+def _ink(ink, points, starts):
     """Count in ink[row, column] the 8x8 points of the pixel inside the polygons.
 
     Along each row of points, every edge that crosses it changes the winding number of all

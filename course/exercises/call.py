@@ -43,13 +43,19 @@ def is_jitted(function: Any) -> bool:
 
 @lru_cache(maxsize=64)
 def bounds_checked(function: Callable) -> Callable:
-    """Return the function as it is, or if it is numba's, with its indices checked."""
+    """Return the function as it is, or if it is numba's, with its indices checked.
+
+    Numba checks no index in a parallel loop, so that one becomes serial. Functions that
+    it calls stay as they are.
+    """
     if not is_jitted(function):
         return function
     from numba import njit
 
-    options = {k: v for k, v in function.targetoptions.items() if k != "nopython"}
-    return njit(**{**options, "boundscheck": True})(function.py_func)
+    options = dict(function.targetoptions)
+    for replaced in ("nopython", "parallel", "boundscheck"):
+        options.pop(replaced, None)
+    return njit(**options, boundscheck=True)(function.py_func)
 
 
 def call(function: Callable, arguments: tuple) -> Any:
@@ -124,36 +130,45 @@ def raised(error: BaseException, function: Callable, arguments: tuple = ()) -> R
     """Return the error in words, with the line of the function that it came from."""
     code = getattr(getattr(function, "py_func", function), "__code__", None)
     file = code.co_filename if code else ""
-    if is_jitted(function) and isinstance(error, IndexError):
-        error = in_python(function.py_func, arguments) or error
-    kind, says = type(error).__name__, str(error)
     frames = traceback.extract_tb(error.__traceback__)
-    line = next((f.lineno for f in reversed(frames) if f.filename == file), 0) or 0
     if type(error).__module__.startswith("numba."):
-        says = numba_sentence(says)
-        place = getattr(error, "loc", None)
-        line = place.line if place and place.filename == file else 0
-    text = linecache.getline(file, line).strip() if line else ""
-    if kind == "NotImplementedError" and frames[-1].name != getattr(code, "co_name", ""):
+        line, says = numba_line(error, file), numba_sentence(str(error))
+    else:
+        if is_jitted(function) and file not in {frame.filename for frame in frames}:
+            error = in_python(function.py_func, arguments, error)
+            frames = traceback.extract_tb(error.__traceback__)
+        says = str(error)
+        line = next((f.lineno for f in reversed(frames) if f.filename == file), 0) or 0
+    kind = type(error).__name__
+    if isinstance(error, NotImplementedError) and code and frames[-1].name != code.co_name:
         kind, says = "Error", "a function that is called here is not written yet"
+    text = linecache.getline(file, line).strip() if line else ""
     return Raised(kind, " ".join(says.split())[:300], line, text)
 
 
-def in_python(function: Callable, arguments: tuple) -> IndexError | None:
-    """Return the IndexError of the same code in Python, which knows the index and line."""
+def in_python(function: Callable, arguments: tuple, error: Exception) -> Exception:
+    """Return the error of the same code in Python, which knows its line, if it is one."""
     try:
         with quiet():
             function(*copied(arguments))
-    except IndexError as error:
-        return error
-    except Exception:
-        pass
-    return None
+    except Exception as other:
+        return other if isinstance(other, type(error)) else error
+    return error
+
+
+def numba_line(error: Exception, file: str) -> int:
+    """Return the line of the file that numba complains about, or 0."""
+    place = getattr(error, "loc", None)
+    if place is not None:
+        return place.line if place.filename == file else 0
+    found = re.search(rf"{re.escape(file)} \((\d+)\)", str(error))
+    return int(found[1]) if found else 0
 
 
 def numba_sentence(message: str) -> str:
     """Return the one sentence that matters of a page of numba's error message."""
     plain = re.sub(r"Literal\[(\w+)\]\([^)]*\)", r"\1", message)
+    plain = re.sub(r"\.* Raised from .* \(\d+\)", "", plain)
     if found := re.search(r">>> (.+)", plain):
         return f"numba cannot translate {found[1]}: these types do not go together"
     if found := re.search(r"Can't unify return type from the following types: (.+)", plain):

@@ -1,7 +1,7 @@
 """Exercise 3: sigmoid, softmax, the two cross-entropies with gradients, entropy, KL.
 
 Scores are (N, C), one row a picture; labels are (N,) class numbers; a binary score z and
-its target t are (N,). Losses are means in nats, entropies are in bits.
+its truth y are (N,). Losses are means in nats, entropies are in bits.
 """
 
 from collections.abc import Callable, Iterator
@@ -73,15 +73,15 @@ def cross_entropy_gradient(scores, labels):
     return (softmax(scores) - one_hot(labels, scores.shape[1])) / len(labels)
 
 
-def bce(z, t):
-    """The mean of -(t log p + (1-t) log(1-p)), with log p = -log(1 + e^-z)."""
+def bce(z, y):
+    """The mean of -(y log p + (1-y) log(1-p)), with log p = -log(1 + e^-z)."""
     z = np.asarray(z, np.float64)
-    return (t * np.logaddexp(0, -z) + (1 - t) * np.logaddexp(0, z)).mean()
+    return (y * np.logaddexp(0, -z) + (1 - y) * np.logaddexp(0, z)).mean()
 
 
-def bce_gradient(z, t):
-    """(p - t)/N."""
-    return (sigmoid(z) - t) / len(z)
+def bce_gradient(z, y):
+    """(a - y)/N."""
+    return (sigmoid(z) - y) / len(z)
 
 
 def entropy(p):
@@ -150,7 +150,7 @@ def cases_labelled(rng: np.random.Generator) -> Iterator[tuple]:
 
 
 def cases_binary(rng: np.random.Generator) -> Iterator[tuple]:
-    """Binary scores with targets 0 and 1."""
+    """Binary scores with truths 0 and 1."""
     yield np.array([0.0, 2.0]), np.array([1.0, 0.0])
     yield np.array([-1.0, 3.0, 1.0]), np.array([1.0, 1.0, 0.0])
     yield np.array([HUGE, -HUGE]), np.array([1.0, 0.0])
@@ -208,6 +208,11 @@ def naive_p(s):
     """Softmax without the shift."""
     e = np.exp(s)
     return e / e.sum(axis=1, keepdims=True)
+
+
+def rounded_p(s):
+    """Softmax in the type of s: small probabilities round to 0."""
+    return naive_p(s - s.max(axis=1, keepdims=True))
 
 
 def picked(a, labels):
@@ -318,7 +323,7 @@ CROSS_ENTROPY = Question(
             lambda s, labels: -np.log(picked(softmax(s), labels).mean())
         ),
         wrong("softmax is fine, but log of a p that is 0 is -inf. Keep log p = s - lse.")(
-            lambda s, labels: -np.log(picked(softmax(s), labels)).mean()
+            lambda s, labels: -np.log(picked(rounded_p(s), labels)).mean()
         ),
         wrong("log-softmax is missing: you average the scores of the right classes.")(
             lambda s, labels: -picked(np.asarray(s, np.float64), labels).mean()
@@ -350,6 +355,9 @@ CROSS_ENTROPY_GRADIENT = Question(
     mutants=(
         wrong("This is y - p, uphill. The gradient of the loss is p - y.")(
             lambda s, labels: -cross_entropy_gradient(s, labels)
+        ),
+        wrong("Two slips: it is p - y, not y - p, and the mean brings 1/N.")(
+            lambda s, labels: -cross_entropy_gradient(s, labels) * len(labels)
         ),
         wrong("The loss is a mean, so its gradient has 1/N too: (p - y)/N.")(
             lambda s, labels: cross_entropy_gradient(s, labels) * len(labels)
@@ -387,16 +395,16 @@ CROSS_ENTROPY_GRADIENT = Question(
 )
 
 
-def clipped_bce(z, t):
+def clipped_bce(z, y):
     """Binary cross-entropy with p kept away from 0 and 1."""
     p = np.clip(sigmoid(z), 1e-12, 1 - 1e-12)
-    return -(t * np.log(p) + (1 - t) * np.log(1 - p)).mean()
+    return -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean()
 
 
-def naive_bce(z, t):
-    """Binary cross-entropy by way of p."""
-    p = sigmoid(z)
-    return -(t * np.log(p) + (1 - t) * np.log(1 - p)).mean()
+def naive_bce(z, y):
+    """Binary cross-entropy by way of p, in the type of z."""
+    p = 1 / (1 + np.exp(-z))
+    return -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean()
 
 
 BCE = Question(
@@ -406,27 +414,27 @@ BCE = Question(
     cases=cases_binary,
     rtol=1e-5,
     mutants=(
-        wrong(MINUS)(lambda z, t: -bce(z, t)),
+        wrong(MINUS)(lambda z, y: -bce(z, y)),
         wrong("log p is -inf when p rounds to 0. Use log p = -np.logaddexp(0, -z).")(
             naive_bce
         ),
-        wrong("Clipping p caps the loss at 27.6. At z = -1000 and t = 1 it is 1000.")(
+        wrong("Clipping p caps the loss at 27.6. At z = -1000 and y = 1 it is 1000.")(
             clipped_bce
         ),
-        wrong("Half is missing: targets 0 must cost -log(1 - p).")(
-            lambda z, t: (t * np.logaddexp(0, -np.asarray(z, np.float64))).mean()
+        wrong("Half is missing: where y is 0 it must cost -log(1 - p).")(
+            lambda z, y: (y * np.logaddexp(0, -np.asarray(z, np.float64))).mean()
         ),
-        wrong(SUMMED)(lambda z, t: bce(z, t) * len(z)),
-        wrong(BASE_2)(lambda z, t: bce(z, t) / np.log(2)),
-        wrong("t and 1 - t have changed places.")(lambda z, t: bce(z, 1 - t)),
-        wrong("This is the squared error (p - t)^2, not the cross-entropy.")(
-            lambda z, t: ((sigmoid(z) - t) ** 2).mean()
+        wrong(SUMMED)(lambda z, y: bce(z, y) * len(z)),
+        wrong(BASE_2)(lambda z, y: bce(z, y) / np.log(2)),
+        wrong("y and 1 - y have changed places.")(lambda z, y: bce(z, 1 - y)),
+        wrong("This is the squared error (p - y)^2, not the cross-entropy.")(
+            lambda z, y: ((sigmoid(z) - y) ** 2).mean()
         ),
     ),
     hints=(
         "-log p = log(1 + e^-z) and -log(1 - p) = log(1 + e^z).",
         "np.logaddexp(0, z) is log(1 + e^z), without overflow.",
-        "The mean of t * logaddexp(0, -z) + (1 - t) * logaddexp(0, z).",
+        "The mean of y * logaddexp(0, -z) + (1 - y) * logaddexp(0, z).",
     ),
 )
 
@@ -437,29 +445,32 @@ BCE_GRADIENT = Question(
     cases=cases_binary,
     rtol=1e-5,
     mutants=(
-        wrong("This is t - p, uphill. The gradient of the loss is p - t.")(
-            lambda z, t: -bce_gradient(z, t)
+        wrong("This is y - a, uphill. The gradient of the loss is a - y.")(
+            lambda z, y: -bce_gradient(z, y)
         ),
-        wrong("The loss is a mean, so its gradient has 1/N too: (p - t)/N.")(
-            lambda z, t: bce_gradient(z, t) * len(z)
+        wrong("Two slips: it is a - y, not y - a, and the mean brings 1/N.")(
+            lambda z, y: -bce_gradient(z, y) * len(z)
         ),
-        wrong("One factor p(1 - p) too many: with this loss the slope cancels.")(
-            lambda z, t: bce_gradient(z, t) * sigmoid(z) * sigmoid(-np.asarray(z))
+        wrong("The loss is a mean, so its gradient has 1/N too: (a - y)/N.")(
+            lambda z, y: bce_gradient(z, y) * len(z)
         ),
-        wrong("This is the gradient by p. Multiply by dp/dz = p(1 - p).")(
-            lambda z, t: bce_gradient(z, t) / (sigmoid(z) * (1 - sigmoid(z)))
+        wrong("One factor a(1 - a) too many: with this loss the slope cancels.")(
+            lambda z, y: bce_gradient(z, y) * sigmoid(z) * sigmoid(-np.asarray(z))
+        ),
+        wrong("This is the gradient by a. Multiply by da/dz = a(1 - a).")(
+            lambda z, y: bce_gradient(z, y) / (sigmoid(z) * (1 - sigmoid(z)))
         ),
         wrong("e^z/(1 + e^z) is inf/inf for a large z. Use the stable sigmoid.")(
-            lambda z, t: (np.exp(z) / (1 + np.exp(z)) - t) / len(z)
+            lambda z, y: (np.exp(z) / (1 + np.exp(z)) - y) / len(z)
         ),
         wrong("You return one number. Each of the N scores has its own gradient.")(
-            lambda z, t: bce_gradient(z, t).sum()
+            lambda z, y: bce_gradient(z, y).sum()
         ),
     ),
     hints=(
         "It is the two-class case of softmax: what was said minus what was right.",
-        "p = sigmoid of z, computed so that a large z does not overflow.",
-        "(p - t) / len(z)",
+        "a = sigmoid of z, computed so that a large z does not overflow.",
+        "(a - y) / len(z)",
     ),
 )
 

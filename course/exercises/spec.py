@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from importlib import import_module
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -103,8 +102,7 @@ def questions(notebook: str) -> tuple[Question, ...]:
 
 def find(name: str) -> tuple[str, Question]:
     """Return the notebook and the question of a function, by the function's name."""
-    written = [n for n in MODULES if find_spec(MODULES[n])]
-    known = {q.name: (n, q) for n in written for q in questions(n)}
+    known = {q.name: (n, q) for n in MODULES for q in questions(n)}
     if name not in known:
         near = get_close_matches(name, known, n=1)
         remedy = f"did you mean {near[0]!r}?" if near else "keep the name it has there"

@@ -44,6 +44,7 @@ class Box:
     """One process with a folder of its own, both gone after `close`."""
 
     def __init__(self) -> None:
+        self.closed = False
         self.folder = tempfile.TemporaryDirectory(
             prefix="course-", ignore_cleanup_errors=True
         )
@@ -89,6 +90,8 @@ class Box:
                 done.put(self._exchange(frame))
             except Exception as error:
                 done.put(error)
+            if self.closed:
+                self._close_pipes()
 
         self.thread = threading.Thread(target=exchange, daemon=True)
         self.thread.start()
@@ -139,12 +142,16 @@ class Box:
             else:
                 self.process.kill()
         self.process.wait()
+        self.closed = True
         self.thread.join(1)
-        if not self.thread.is_alive():  # else somebody still holds the pipe open
-            self.process.stdout.close()
-            with contextlib.suppress(OSError):
-                self.process.stdin.close()
+        if not self.thread.is_alive():  # else a child of the process holds a pipe open
+            self._close_pipes()
         self.folder.cleanup()
+
+    def _close_pipes(self) -> None:
+        for pipe in (self.process.stdin, self.process.stdout):
+            with contextlib.suppress(OSError):
+                pipe.close()
 
 
 def _environment(place: str) -> dict[str, str]:

@@ -119,9 +119,8 @@ def exercise(path: Path, cells: tuple[Cell, ...]) -> str:
     }
     most = max(found.values())
     best = [notebook for notebook, count in found.items() if count == most]
-    named = [notebook for notebook in MODULES if path.name.startswith(notebook)]
-    if len(best) > 1:
-        best = [notebook for notebook in best if notebook in named]
+    if most == 0 or len(best) > 1:
+        best = [notebook for notebook in best if path.name.startswith(notebook)]
     if len(best) != 1:
         raise Unusable(
             f"{path}: no exercise of the course (none of its cells answers a question); "

@@ -31,7 +31,8 @@ def table(name: str, grade: Grade) -> str:
 
 def sentence(question: Graded) -> str:
     """Return the one line that says most about a question."""
-    says = question.lines[1] if len(question.lines) > 1 else ""
+    told = len(question.lines) > 1 and question.state != "not attempted"
+    says = question.lines[1] if told else ""
     if question.rule not in ("", "its id"):
         says = f"(cell found by {question.rule}) {says}".rstrip()
     return says if len(says) <= WIDTH else says[: WIDTH - 3] + "..."

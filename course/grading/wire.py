@@ -42,7 +42,7 @@ def encode(value: Any) -> bytes:
     head = json.dumps(_tree(value, body)).encode()
     size = sum(map(len, body))
     if len(head) > HEAD_LIMIT or size > BODY_LIMIT:
-        raise WireError(f"{len(head) + size} bytes are too many for one message")
+        raise WireError(f"{len(head) + size} bytes are too many for a message")
     return b"".join([SIZES.pack(len(head), size), head, *body])
 
 
@@ -53,6 +53,8 @@ def _tree(value: Any, body: list[bytes], depth: int = 0) -> list:
     if isinstance(value, np.ndarray | np.generic) and value.dtype.kind in KINDS:
         scalar = isinstance(value, np.generic)
         array = np.asarray(value)
+        if array.nbytes > BODY_LIMIT:
+            raise WireError(f"an array of {array.nbytes} bytes is too large for a message")
         flags = array.flags
         order = "C" if flags.c_contiguous else "F" if flags.f_contiguous else "A"
         body.append(array.tobytes("F" if order == "F" else "C"))

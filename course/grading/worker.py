@@ -5,7 +5,8 @@ its standard output; what the student's code prints goes nowhere.
 
     {"id", "do": "load", "name", "cells"}   run the cells; the last holds the answer
     {"id", "do": "call", "arguments"}       call the answer, indices checked
-    {"id", "do": "time", "arguments"}       call it as it is; the asker holds the clock
+    {"id", "do": "hold", "arguments"}       keep these arguments
+    {"id", "do": "time"}                    call it on them as it is; the asker has a clock
 
 A reply is {"id", "outcome", "value"}: "returned", "raised", "changed" or "ready".
 """
@@ -36,7 +37,7 @@ def main() -> None:
         os.dup2(nowhere, standard)
     limit_resources()
     hide_the_questions()
-    answer = None
+    answer, held = None, ()
     send(replies, {"id": "", "outcome": "ready", "value": None})
     while True:
         sizes = requests.read(SIZES.size)
@@ -50,8 +51,10 @@ def main() -> None:
                 answer, outcome = load(request["name"], request["cells"])
             elif request["do"] == "call":
                 outcome = call(answer, request["arguments"])
+            elif request["do"] == "hold":
+                held, outcome = request["arguments"], None
             else:
-                outcome = timed(answer, request["arguments"])
+                outcome = timed(answer, held)
         except BaseException as error:
             outcome = raised(error, answer)
         reply(replies, request["id"], outcome)

@@ -77,8 +77,8 @@ def _every_window_sees_a_pixel(axis, size, count, K, S, before, D):
     if not seen.all():
         raise ValueError(
             f"window {seen.argmin()} along the {axis} sees padding only: {K} taps, "
-            f"dilation {D}, stride {S}, padding {before} on {size} pixels; pad by at "
-            f"most half the window ({K // 2})"
+            f"dilation {D}, stride {S}, padding {before} on {size} pixels; pad less, or "
+            "dilate less"
         )
 
 

@@ -91,7 +91,8 @@ def interactive(draw: Callable[..., Picture], across: int = 1, **controls: Any) 
     A control is what `ipywidgets.interactive` takes: (low, high, step) for a slider, a
     list or dict for a menu, a bool for a box; or a widget. Where no widgets can be shown
     (a saved notebook, a web page) the first picture stands, and tests compare its
-    sentence. `across` controls stand in a row. Raises TypeError if draw returns anything but a Picture.
+    sentence. `across` controls stand in a row. Raises TypeError if draw returns anything
+    but a Picture.
     """
     import ipywidgets
     from IPython.display import display

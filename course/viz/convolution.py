@@ -4,7 +4,8 @@ Positive numbers stand on orange, negative ones on blue, and every number is wri
 so that nothing hangs on a colour.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -50,17 +51,29 @@ def _number(value: float) -> str:
     return f"{value + 0.0:.3g}"
 
 
-def _grid(axis: Axes, a: np.ndarray, title: str = "", digits: int = 10) -> None:
-    """Draw a matrix as cells with their numbers; NaN cells stay empty."""
+def _fraction(value: float) -> str:
+    """Return a number as a fraction with a small denominator, "1/16" for 0.0625."""
+    return str(Fraction(value).limit_denominator(16))
+
+
+def _grid(
+    axis: Axes,
+    a: np.ndarray,
+    title: str = "",
+    size: float = 10,
+    written: Callable[[float], str] = _number,
+) -> None:
+    """Draw a matrix as cells with their numbers of a font size; NaN cells stay empty."""
     a = np.atleast_2d(np.asarray(a, float))
     H, W = a.shape
     largest = np.nanmax(np.abs(a), initial=1e-12)
     axis.imshow(a, cmap="PuOr_r", vmin=-2 * largest, vmax=2 * largest)
     for (i, j), value in np.ndenumerate(a):
         if not np.isnan(value):
-            axis.text(j, i, _number(value), ha="center", va="center", fontsize=digits)
-    axis.hlines(np.arange(H + 1) - 0.5, -0.5, W - 0.5, color="#aaaaaa", linewidth=0.6)
-    axis.vlines(np.arange(W + 1) - 0.5, -0.5, H - 0.5, color="#aaaaaa", linewidth=0.6)
+            axis.text(j, i, written(value), ha="center", va="center", fontsize=size)
+    line = {"color": "#aaaaaa", "linewidth": 0.6, "clip_on": False}
+    axis.hlines(np.arange(H + 1) - 0.5, -0.5, W - 0.5, **line)
+    axis.vlines(np.arange(W + 1) - 0.5, -0.5, H - 0.5, **line)
     _bare(axis)
     axis.set_title(title, fontsize=10)
 
@@ -172,7 +185,8 @@ def frames(x: np.ndarray, w: np.ndarray, y: np.ndarray) -> Picture:
         board[2, : k + 1] = y[: k + 1]
         _grid(axis, board)
         _frame(axis, 0, k, 2, K)
-        axis.set_yticks([0, 1, 2], ["x", "θ", "y"] if k == 0 else [])
+        axis.set_yticks([0, 1, 2], ["x", "θ", "y"] if k == 0 else [""] * 3)
+        axis.tick_params(length=0)
         words.append(sum_in_words(x[k : k + K], w))
         axis.set_title(words[-1], fontsize=10)
     return Picture(fig, f"The filter at {len(y)} places: {'; '.join(words)}.")
@@ -198,42 +212,46 @@ def correlation(distances: np.ndarray, curves: Mapping[str, np.ndarray]) -> Pict
     return Picture(fig, f"Correlation of two pixels. {'; '.join(words)}.")
 
 
-def film(x: np.ndarray, w: np.ndarray, y: np.ndarray, step: int = 0) -> Picture:
-    """Draw window number `step` of a cross-correlation, or all of them for step 0."""
+def film(
+    x: np.ndarray, w: np.ndarray, y: np.ndarray, step: int = 0, stride: int = 1
+) -> Picture:
+    """Draw window number `step` of a cross-correlation y, or all of them for step 0."""
     KH, KW = w.shape
-    HO, WO = y.shape
-    sums = [
-        sum_in_words(x[i : i + KH, j : j + KW], w) for i in range(HO) for j in range(WO)
-    ]
+    corners = [(i * stride, j * stride) for i, j in np.ndindex(y.shape)]
+    sums = [sum_in_words(x[i : i + KH, j : j + KW], w) for i, j in corners]
     if step:
-        fig = _film_frame(x, w, y, step, sums[step - 1])
+        fig = _film_frame(x, w, y, step, corners[step - 1], sums[step - 1])
         return Picture(fig, f"Step {step}: {sums[step - 1]}.")
-    fig, axes = figure(HO, WO, width=8, height=9.2)
-    for k, axis in enumerate(axes.flat):
-        i, j = divmod(k, WO)
+    fig, axes = figure(*y.shape, width=8, height=9.2)
+    for axis, (i, j), z in zip(axes.flat, corners, y.flat, strict=True):
         lines = (" ".join(_terms(x[i + u, j : j + KW], w[u])) for u in range(KH))
         title = "\n".join(lines).removeprefix("+ ")
-        _grid(axis, x, f"{title} = {_number(y[i, j])}", digits=9)
+        _grid(axis, x, f"{title} = {_number(z)}", size=9)
         _frame(axis, i, j, KH, KW)
-    said = " ".join(f"Step {k + 1}: {text}." for k, text in enumerate(sums))
+    said = " ".join(f"Step {k}: {text}." for k, text in enumerate(sums, 1))
     return Picture(fig, said)
 
 
 def _film_frame(
-    x: np.ndarray, w: np.ndarray, y: np.ndarray, step: int, text: str
+    x: np.ndarray,
+    w: np.ndarray,
+    y: np.ndarray,
+    step: int,
+    corner: tuple[int, int],
+    text: str,
 ) -> Figure:
     """Return the figure of one step: image, filter, and the output so far."""
-    KH, KW = w.shape
-    i, j = divmod(step - 1, y.shape[1])
     done = np.full(y.size, np.nan)
     done[:step] = y.ravel()[:step]
     shown = {"image x": x, "filter w": w, "output z": done.reshape(y.shape)}
     fig, (left, _, right) = _row(shown, height=3.4)
-    _frame(left, i, j, KH, KW)
+    i, j = corner
+    _frame(left, i, j, *w.shape)
     for (u, v), weight in np.ndenumerate(w):
         left.text(j + v + 0.45, i + u + 0.42, f"×{_number(weight)}", ha="right", fontsize=7)
-    _frame(right, i, j, 1, 1)
-    fig.suptitle(f"z[{i},{j}] = {text}", fontsize=11)
+    row, column = divmod(step - 1, y.shape[1])
+    _frame(right, row, column, 1, 1)
+    fig.suptitle(f"z[{row},{column}] = {text}", fontsize=11)
     return fig
 
 
@@ -261,20 +279,22 @@ def flip(
 def filter_table(
     image: np.ndarray, kernels: Mapping[str, np.ndarray], results: Sequence[np.ndarray]
 ) -> Picture:
-    """Draw each kernel above what it makes of the image, with the sum of its weights."""
-    columns = (len(kernels) + 1) // 2
+    """Draw an image, and each kernel above what it makes of it, with its sum."""
+    columns = (len(kernels) + 2) // 2
     fig, axes = figure(
-        4, columns, width=9, height=9.6, gridspec_kw={"height_ratios": [1, 2.3, 1, 2.3]}
+        4, columns, width=9, height=7.2, gridspec_kw={"height_ratios": [1, 2.3, 1, 2.3]}
     )
+    for axis in axes.flat:
+        axis.axis("off")
+    _image(axes[1, 0], image, "the photo")
     words = []
-    for k, ((name, w), y) in enumerate(zip(kernels.items(), results, strict=True)):
+    for k, ((name, w), y) in enumerate(zip(kernels.items(), results, strict=True), 1):
         row, column = divmod(k, columns)
-        _grid(axes[2 * row, column], w, name, digits=8)
+        above, below = axes[2 * row : 2 * row + 2, column]
+        _grid(above, w, name, size=8, written=_fraction)
         total = w.sum().round(9)
         limit = None if total else np.quantile(np.abs(y), 0.99)
-        _image(
-            axes[2 * row + 1, column], y, f"sum of weights {_number(total)}", limit=limit
-        )
+        _image(below, y, f"sum of weights {_number(total)}", limit)
         words.append(
             f"{name} ({rows_in_words(w)}): weights sum to {_number(total)}, result has "
             f"mean {y.mean().round(3) + 0.0:.3f}"
@@ -318,7 +338,7 @@ def shift(
     _image(axes[1], moved, "moved x")
     _image(axes[2], y, "response to x", limit)
     _image(axes[3], y_of_moved, "response to moved x", limit)
-    _image(axes[4], difference, "where not the\nmoved response", limit)
+    _image(axes[4], difference < 1e-9, "black: not the\nmoved response")
     return Picture(
         fig,
         f"The response moves along with the image, except in {border.sum()} of "
@@ -364,17 +384,18 @@ def patch(image: np.ndarray, w: np.ndarray, i: int, j: int) -> Picture:
     sums = []
     for c, name in zip(range(C), ("red", "green", "blue"), strict=False):
         sums.append((pixels[c] * w[c]).sum())
-        _grid(axes[0, c + 1], pixels[c].round(2), f"{name} pixels", digits=9)
-        _grid(axes[1, c + 1], w[c], f"weights; sum {sums[c]:.2f}", digits=9)
+        _grid(axes[0, c + 1], pixels[c].round(2), f"{name} pixels", size=9)
+        _grid(axes[1, c + 1], w[c], f"weights; sum {sums[c]:.2f}", size=9)
     axes[1, 0].axis("off")
     said = f"{' + '.join(f'{s:.2f}' for s in sums)} = {sum(sums):.2f}"
+    said = said.replace("+ -", "- ")
     axes[1, 0].text(
         0.5, 0.5, f"{said}\none number,\nat the centre", ha="center", fontsize=11
     )
     return Picture(
         fig,
         f"Pixel ({i}, {j}): {pixels.size} pixels times {w.size} weights. Sums of the "
-        f"channels: {said}.".replace("+ -", "- "),
+        f"channels: {said}.",
     )
 
 

@@ -16,24 +16,25 @@ GREY = "#666666"
 Arrays = Mapping[int, np.ndarray]
 
 
-def network(
-    theta: Arrays, b: Arrays, a: Arrays, delta: Arrays, Delta: Arrays, step: int
-) -> Picture:
+def network(theta: Arrays, a: Arrays, delta: Arrays, Delta: Arrays, step: int) -> Picture:
     """Return the network at a step of its pass: forward to the right, then backward.
 
     Step 0 gives every neuron its name. Step k up to L writes the activations of layer
     k+1; the L steps after it write the deltas, from the last layer to the second, and
     paint on each edge that arrives there the gradient of its weight.
+    Raises ValueError for a step beyond 2 L.
     """
     L = len(theta)
     if not 0 <= step <= 2 * L:
         raise ValueError(f"step is {step}; a net of {L} weight matrices has 0 to {2 * L}")
     known = min(step, L) + 1 if step else 0  # activations up to this layer
     reached = 2 * L + 2 - step if step > L else L + 2  # deltas from this layer on
-    fig, axes = figure(width=8.5, height=4.2)
+    fig, axes = figure(width=8.5, height=3.7)
     axes.axis("off")
     places = {layer: _column(layer, a[layer].shape[1]) for layer in a}
     for layer in theta:
+        name = rf"$\Theta^{{({layer})}}$"
+        axes.text(layer + 0.5, -0.72, name, ha="center", va="bottom", fontsize=11)
         for i, j in np.ndindex(theta[layer].shape):
             start, end = places[layer][j], places[layer + 1][i]
             if layer + 1 >= reached:
@@ -94,7 +95,7 @@ def network(
         )
     axes.set_title(title)
     axes.set_xlim(0.7, L + 1.3)
-    axes.set_ylim(-0.75, _tallest(a) - 0.3)
+    axes.set_ylim(-0.75, _tallest(a) - 0.55)
     sizes = "-".join(str(a[layer].shape[1]) for layer in sorted(a))
     return Picture(fig, f"Network {sizes}, step {step} of {2 * L}. {said}")
 
@@ -196,45 +197,45 @@ def _two_classes(axes: Axes, x: np.ndarray, t: np.ndarray, size: float) -> None:
 
 
 def boundary_strip(
-    x: np.ndarray, t: np.ndarray, fields: Mapping[int, np.ndarray], half: float
+    x: np.ndarray,
+    t: np.ndarray,
+    fields: Mapping[int, np.ndarray],
+    losses: Sequence[float],
+    half: float,
 ) -> Picture:
     """Return one panel a snapshot: the regions of a net while it trains.
 
     x (N, 2) and t (N,) the data; fields step -> (M, M) the net's output over
-    [-half, half] squared, first axis x2.
+    [-half, half] squared, first axis x2; losses the loss of every step, in nats.
     """
-    fig, axes = figure(1, len(fields), height=2.6, sharex=True, sharey=True)
+    fig, axes = figure(1, len(fields), height=2.5, sharex=True, sharey=True)
     for axis, (step, field) in zip(axes, fields.items(), strict=True):
         _regions(axis, x, t, field, half)
-        axis.set(title=f"step {step}", xticks=[], yticks=[])
-    told = ", ".join(
-        f"step {step}: {(field > 0.5).mean():.0%}" for step, field in fields.items()
-    )
-    return Picture(fig, f"Share of the square that the network gives label 1. {told}.")
+        axis.set(title=f"step {step}, loss {losses[step]:.3f}", xticks=[], yticks=[])
+    told = ", ".join(f"{losses[step]:.4f} after step {step}" for step in fields)
+    return Picture(fig, f"The regions of a network that learns. Its loss in nats: {told}.")
 
 
 def boundary(
     x: np.ndarray,
     t: np.ndarray,
     fields: Mapping[int, np.ndarray],
-    losses: np.ndarray,
+    losses: Sequence[float],
     step: int,
     half: float,
 ) -> Picture:
     """Return the regions at one step, beside the loss of every step (in nats)."""
     fig, (left, right) = figure(1, 2, height=3.6)
     _regions(left, x, t, fields[step], half)
-    left.set(title=f"after step {step}", xlabel="$x_1$", ylabel="$x_2$")
+    left.set(title=f"step {step}", xlabel="$x_1$", ylabel="$x_2$")
     left.legend(loc="upper left", frameon=True)
     right.plot(np.arange(len(losses)) + 1, losses)
     right.plot(step + 1, losses[step], "o", color=ORANGE)
-    right.set(
-        xscale="log", yscale="log", title="loss", xlabel="step + 1", ylabel="nats"
-    )
+    right.set(xscale="log", yscale="log", title="loss", xlabel="step + 1", ylabel="nats")
     return Picture(
         fig,
-        f"After step {step} the loss is {losses[step]:.4f} nats, and the network gives "
-        f"label 1 to {(fields[step] > 0.5).mean():.0%} of the square.",
+        f"Step {step} of {len(losses) - 1}: the loss is {losses[step]:.4f} nats; it began "
+        f"at {losses[0]:.4f}.",
     )
 
 
@@ -257,7 +258,7 @@ def activation_wall(
 
     z (M,); curves name -> g, dg, each (M,).
     """
-    fig, axes = figure(2, 4, width=8.5, height=4.2, sharex=True, sharey=True)
+    fig, axes = figure(2, 4, width=8.5, height=4.0, sharey=True)
     panels = iter(axes.ravel())
     for name, (g, dg) in curves.items():
         axis = next(panels)
@@ -271,11 +272,8 @@ def activation_wall(
         axis.legend(*axes[0, 0].get_legend_handles_labels(), loc="center", fontsize=11)
     for axis in axes[-1, :3]:
         axis.set_xlabel("z")
-    axes[0, 3].tick_params(labelbottom=True)
-    axes[0, 3].set_xlabel("z")
     told = "; ".join(
-        f"{name} {np.abs(dg[[0, -1]])[0]:.3f} and {dg[-1]:.3f}"
-        for name, (_, dg) in curves.items()
+        f"{name}: {dg[0]:.3f}, {dg[-1]:.3f}" for name, (_, dg) in curves.items()
     )
     return Picture(
         fig,
@@ -312,6 +310,8 @@ def approximation(
     first = next(iter(errors.values()))
     right.plot(width, first[width], "o", ms=11, mfc="none", mec="black")
     right.set(title="error on the grey interval", xlabel="width", ylabel="RMS error")
+    right.set_xticks(list(first), [str(w) for w in first])
+    right.set_xticks([], minor=True)
     right.legend()
     return Picture(
         fig,
@@ -328,16 +328,19 @@ def mended(
     names: Sequence[str] = ("linear", "MLP"),
     most: int = 8,
 ) -> Picture:
-    """Return test images (N, 1, H, W) that the first classifier misreads and the second
-    reads right.
-    """  # fmt: skip
+    """Return the test images that the first classifier misreads and the second does not.
+
+    images (N, 1, H, W); t, before, after (N,) right class and the two answers. At most
+    `most` of them are drawn.
+    """
     chosen = np.flatnonzero((before != t) & (after == t))
     broken = int(((before == t) & (after != t)).sum())
-    fig, axes = figure(1, most, height=1.7)
-    for axis in axes:
+    columns = max(1, min(most, len(chosen)))
+    fig, axes = figure(1, columns, width=columns, height=1.6, squeeze=False)
+    for axis in axes[0]:
         axis.axis("off")
-    for axis, n in zip(axes, chosen, strict=False):
-        axis.imshow(images[n, 0], vmin=0, vmax=1)
+    for axis, n in zip(axes[0], chosen, strict=False):
+        axis.imshow(images[n, 0], cmap="gray_r", vmin=0, vmax=1)
         axis.set_title(f"{names[0]}: {before[n]}\n{names[1]}: {after[n]}", fontsize=8)
     return Picture(
         fig,

@@ -411,19 +411,19 @@ def reliability(
         axis.vlines(said, low, high, color="0.8", linewidth=7)
         axis.plot(said, true, "o-", markersize=5, linewidth=1.2)
         for x, y, n in zip(said, true, count, strict=True):
-            side = 1 if y <= x else -1
+            below = y <= x
             axis.annotate(
                 f"{n}",
                 (x, y),
-                (8 * side, -4 - 6 * side),
+                (8 if below or x < 0.1 else -8, -10 if below else 3),
                 textcoords="offset points",
-                ha="left" if side > 0 else "right",
+                ha="left" if below or x < 0.1 else "right",
                 fontsize=8,
             )
         axis.set_title(name)
         axis.set_xlim(-0.12, 1.12)
         axis.set_ylim(-0.1, 1.12)
-        axis.set_aspect("equal")
+        axis.set(xticks=[0, 0.5, 1], yticks=[0, 0.5, 1], aspect="equal")
         axis.set_xlabel("said: mean p of the bin")
         pairs = ", ".join(
             f"{x:.3f} said and {y:.3f} true ({n})"

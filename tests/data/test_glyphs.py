@@ -6,6 +6,12 @@ import numpy as np
 import pytest
 from fontTools.pens.boundsPen import BoundsPen
 from fontTools.ttLib import TTFont
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
+from matplotlib.patches import PathPatch
+from matplotlib.textpath import TextPath
+from matplotlib.transforms import Affine2D
 
 from course.data import glyphs, load
 
@@ -120,7 +126,8 @@ def test_an_outline_has_the_extent_of_its_curves(font):
 
 
 def test_the_most_distorted_characters_stay_inside_the_image():
-    corners = (np.arange(64)[:, None] >> np.arange(6) & 1).astype(float)
+    # each of turn, shear, stretch at its ends; both shifts at one end together
+    corners = (np.arange(32)[:, None] >> [0, 1, 2, 3, 4, 4] & 1).astype(float)
     for font in (*glyphs.TRAIN_FONTS, *glyphs.TEST_FONTS):
         for points, _ in glyphs.outlines(font).values():
             for u in corners:
@@ -150,7 +157,7 @@ def test_ink_counts_the_points_whose_winding_number_is_not_0(font, character):
     points, starts = glyphs.outlines(font)[character]
     placed = glyphs._distorted(points, np.array([0.9, 0.2, 0.3, 1.0, 0.0, 0.7]))
     ink = np.zeros((28, 28), np.int64)
-    glyphs._ink_cpu(ink, placed, starts)
+    glyphs._ink(ink, placed, starts)
 
     at = (np.arange(28 * 8) + 0.5) * 32 + 1
     x, y = np.meshgrid(at, at)
@@ -187,15 +194,34 @@ def test_blurring_weighs_neighbours_by_1_2_1():
 
 
 def test_labels_belong_to_their_images(cache):
-    # the nearest of 36 mean images names a new typeface far more often than 1 in 36
-    data = load("glyphs", train=30, test=10)
-    x, y = (a.reshape(len(a), -1) for a in (data.x_train, data.x_test))
-    means = np.stack([x[data.t_train == c].mean(0) for c in range(36)])
-    nearest = ((y[:, None] - means) ** 2).sum(2).argmin(1)
-    votes = np.zeros((36, 36), int)
-    np.add.at(votes, (data.t_test, nearest), 1)
-    assert (votes.argmax(1) == np.arange(36)).sum() >= 30
-    assert votes.trace() > 0.6 * votes.sum()
+    # the mean image of most classes looks most like that character as matplotlib draws it;
+    # of the others, B looks like 8 and Q like 0 (labels one off: 0 of 36)
+    data = load("glyphs", train=20, test=20)
+    templates = np.stack([_unit(_as_matplotlib_draws(c)) for c in data.classes])
+    for x, t in ((data.x_train, data.t_train), (data.x_test, data.t_test)):
+        means = np.stack([_unit(x[t == c].mean(0)) for c in range(36)])
+        alike = means @ templates.T
+        assert (alike.argmax(axis=1) == np.arange(36)).sum() >= 26
+
+
+def _unit(image):
+    """The image as a vector of mean 0 and length 1."""
+    vector = image.ravel() - image.mean()
+    return vector / np.linalg.norm(vector)
+
+
+def _as_matplotlib_draws(character):
+    """The character in DejaVu Sans, 28x28, its longer side 18 pixels, 1 is ink."""
+    font = FontProperties(family="DejaVu Sans")
+    path = TextPath((0, 0), character, size=100, prop=font)
+    box = path.get_extents()
+    place = Affine2D().translate(-(box.x0 + box.x1) / 2, -(box.y0 + box.y1) / 2)
+    place.scale(18 / max(box.width, box.height)).translate(14, 14)
+    figure = Figure(figsize=(1, 1), dpi=28)
+    figure.add_artist(PathPatch(path, transform=place, color="black", linewidth=0))
+    canvas = FigureCanvasAgg(figure)
+    canvas.draw()
+    return 1 - np.asarray(canvas.buffer_rgba())[:, :, 0] / 255
 
 
 @pytest.mark.parametrize("options", [{"train": 0}, {"test": -1}, {"seed": -1}])

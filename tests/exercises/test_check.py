@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from numba import njit
+from numba import njit, prange
 
 from course import check, hint, progress
 from course.exercises.spec import Mutant, Question
@@ -134,6 +134,42 @@ def test_types_that_do_not_go_together(said):
     lines = said(njit(adds_text))
     assert lines[2].startswith("TypingError: numba cannot translate add(str, array(float64")
     assert lines[3] == f'Line {line_of(adds_text) + 2}: y[0] = "a" + x'
+
+
+def beyond_in_parallel(x):
+    y = np.zeros_like(x)
+    for k in prange(len(x)):
+        y[k] = x[k + 1]
+    return y
+
+
+def divides_by_zero(x):
+    return np.zeros(len(x)) + 1 // (len(x) - 2)
+
+
+def keeps_the_error(x):
+    try:
+        return x
+    except ValueError as error:
+        print(error)
+
+
+@pytest.mark.parametrize(
+    ("function", "line", "says"),
+    [
+        (
+            njit(parallel=True)(beyond_in_parallel),
+            3,
+            "IndexError: index 2 is out of bounds",
+        ),
+        (njit(divides_by_zero), 1, "ZeroDivisionError: "),
+        (njit(keeps_the_error), 3, "UnsupportedBytecodeError: Exception object cannot be"),
+    ],
+)
+def test_numba_s_errors_have_a_line(said, function, line, says):
+    lines = said(function)
+    assert lines[2].startswith(says)
+    assert lines[3].startswith(f"Line {line_of(function) + line}: ")
 
 
 def test_two_return_types(said):

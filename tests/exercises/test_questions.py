@@ -5,7 +5,6 @@ The seeds are those of a notebook's check and of some gradings.
 
 import time
 from functools import partial
-from importlib.util import find_spec
 from pathlib import Path
 
 import nbformat
@@ -18,8 +17,7 @@ from course.exercises.verdict import alike, elapsed, judge, public_rng
 from tests.exercises import sample
 
 SOLUTIONS = Path(__file__).parents[2] / "solutions"
-WRITTEN = [notebook for notebook in MODULES if find_spec(MODULES[notebook])]
-QUESTIONS = [q for notebook in WRITTEN for q in questions(notebook)]
+QUESTIONS = [q for notebook in MODULES for q in questions(notebook)]
 ALL = [*QUESTIONS, *sample.QUESTIONS]
 every_question = pytest.mark.parametrize("question", ALL, ids=lambda q: q.name)
 every_mutant = pytest.mark.parametrize(
@@ -129,7 +127,7 @@ def solution(notebook, name):
     ("notebook", "question"),
     [
         pytest.param(notebook, question, id=question.name)
-        for notebook in WRITTEN
+        for notebook in MODULES
         for question in questions(notebook)
         if question.speed
     ],

@@ -89,16 +89,16 @@ def shown(monkeypatch):
 
 
 def widgets(displayed):
-    """Return the controls and the HTML widget of the one thing that was displayed."""
+    """Return the rows of controls and the HTML widget of what was displayed."""
     ((data, _),) = displayed
     model = data["application/vnd.jupyter.widget-view+json"]["model_id"]
-    *controls, html = ipywidgets.widgets.widget._instances[model].children
-    return controls, html
+    *rows, html = ipywidgets.widgets.widget._instances[model].children
+    return [row.children for row in rows], html
 
 
 def test_a_slider_redraws_picture_and_sentence(shown):
     interactive(line, slope=(1, 5, 1))
-    (slider,), html = widgets(shown)
+    [[slider]], html = widgets(shown)
     assert isinstance(slider, ipywidgets.IntSlider)
     assert (slider.min, slider.max, slider.description) == (1, 5, "slope")
     assert html.value == line(slider.value)._repr_mimebundle_()[0]["text/html"]
@@ -120,10 +120,19 @@ def test_controls_reach_the_arguments_of_their_names(shown):
         return line(alt=f"{flag} {count} {kind}.")
 
     interactive(draw, count=ipywidgets.IntText(2), kind={"one": "b", "two": "c"}, flag=True)
-    controls, html = widgets(shown)
+    [[_], [_], [flag]], html = widgets(shown)
     assert image(html.value)["alt"] == "True 2 b."
-    controls[2].value = False
+    flag.value = False
     assert image(html.value)["alt"] == "False 2 b."
+
+
+def test_controls_stand_in_rows(shown):
+    numbers = {f"n{k}": ipywidgets.IntText(k) for k in range(5)}
+    interactive(lambda **values: line(alt=f"{values}."), across=3, **numbers)
+    rows, html = widgets(shown)
+    assert [[control.value for control in row] for row in rows] == [[0, 1, 2], [3, 4]]
+    rows[1][0].value = 7
+    assert "'n3': 7" in image(html.value)["alt"]
 
 
 def test_draw_must_return_a_picture(shown):
