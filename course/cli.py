@@ -30,6 +30,9 @@ def parser() -> argparse.ArgumentParser:
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one verb; return its exit code."""
+    for stream in sys.stdout, sys.stderr:  # a name in any script, on any terminal
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")
     chosen = parser().parse_args(arguments)
     try:
         return chosen.run(chosen)

@@ -76,17 +76,21 @@ FOLDER = cache_folder()
 def compiled(function: Callable) -> Callable:
     """Compile the function when it is first called, and keep the machine code.
 
+    Functions from elsewhere, as from a notebook, are compiled anew in every process: the
+    folder's name would not change with them.
+
     >>> @compiled
     ... def double(x):
     ...     return 2 * x
     >>> double(21)
     42
     """
+    ours = Path(function.__code__.co_filename).is_relative_to(Path(__file__).parent)
     theirs = config.CACHE_DIR
     config.CACHE_DIR = str(FOLDER or theirs)
     try:
         return njit(
-            cache=FOLDER is not None,
+            cache=ours and FOLDER is not None,
             nogil=True,
             error_model="numpy",
             fastmath={"reassoc", "contract"},

@@ -162,6 +162,19 @@ def test_the_users_own_functions_go_where_numba_puts_them(copy):
     assert list((copy / "__pycache__").glob("own.own*.nbi"))
 
 
+def test_compiled_elsewhere_is_not_kept(copy):
+    """The folder's name covers the course's files only: the rest would go stale."""
+    (copy / "own.py").write_text(CALLER.replace("def caller", "def own"))
+    for plus, result in (("x + 1", "50"), ("x + 2", "60")):
+        (copy / "course/helper.py").write_text(HELPER.replace("x + 1", plus))
+        assert run(copy, program="from own import own; print(own(4))") == [result]
+    assert not [path for path in files(copy) if "own.own" in path]
+    without_a_file = (
+        "from course.compiled import compiled\nprint(compiled(lambda x: -x)(2))"
+    )
+    assert run(copy, program=without_a_file) == ["-2"]
+
+
 def test_bounds_check_has_machine_code_of_its_own(copy, monkeypatch):
     """Code compiled without the check must not be found by a run that asks for it."""
     assert run(copy) == ["50", "0"]

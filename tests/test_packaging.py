@@ -11,18 +11,19 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
+from PIL import Image
 
 import course
 import run
 from course.cli import parser
 
 ROOT = Path(__file__).parents[1]
-PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 NEEDED = [
     Requirement(text)
     for text in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]
 ]
-LOCK = (ROOT / "requirements.lock").read_text()
+LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
 LOCKED = [
     Requirement(text)
     for text in re.findall(r"^([\w.-]+==[^\\\n]+?) *\\?$", LOCK, re.MULTILINE)
@@ -59,7 +60,7 @@ def test_lock_holds_no_address():
 
 def test_lock_was_made_by_the_command_of_the_contributing_page():
     command = LOCK.splitlines()[1].removeprefix("#").strip()
-    assert command in (ROOT / "CONTRIBUTING.md").read_text()
+    assert command in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("python", PYTHONS)
@@ -109,7 +110,7 @@ def disagreements(environment: str) -> list[str]:
 
 
 def test_conda_environment_agrees_with_pyproject():
-    assert disagreements((ROOT / "environment.yml").read_text()) == []
+    assert disagreements((ROOT / "environment.yml").read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize(
@@ -125,15 +126,19 @@ def test_conda_environment_agrees_with_pyproject():
     ],
 )
 def test_a_wrong_conda_environment_is_noticed(good, bad):
-    text = (ROOT / "environment.yml").read_text()
+    text = (ROOT / "environment.yml").read_text(encoding="utf-8")
     assert text.count(good) == 1
     assert disagreements(text.replace(good, bad))
 
 
 def test_one_range_of_pythons():
     assert PROJECT["requires-python"] == f">={PYTHONS[0]},<3.{run.NEWEST[1] + 1}"
-    assert f"Python {PYTHONS[0]} to {PYTHONS[-1]}" in (ROOT / "README.md").read_text()
-    workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())
+    assert f"Python {PYTHONS[0]} to {PYTHONS[-1]}" in (ROOT / "README.md").read_text(
+        encoding="utf-8"
+    )
+    workflow = yaml.safe_load(
+        (ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8")
+    )
     matrix = workflow["jobs"]["test"]["strategy"]["matrix"]
     assert matrix["python"] == PYTHONS
     assert {system.split("-")[0] for system in matrix["os"]} == {
@@ -145,11 +150,13 @@ def test_one_range_of_pythons():
 
 def test_ci_runs_the_test_command_of_the_readme_and_no_other():
     command = "python3 run.py test"
-    assert f"    {command} " in (ROOT / "README.md").read_text()
-    script = (ROOT / ".ci/run").read_text()
+    assert f"    {command} " in (ROOT / "README.md").read_text(encoding="utf-8")
+    script = (ROOT / ".ci/run").read_text(encoding="utf-8")
     assert script.splitlines()[-1] == command
     assert not re.search(r"pytest|ruff|nbval", script)
-    workflow = yaml.safe_load((ROOT / ".github/workflows/test.yml").read_text())
+    workflow = yaml.safe_load(
+        (ROOT / ".github/workflows/test.yml").read_text(encoding="utf-8")
+    )
     steps = workflow["jobs"]["test"]["steps"]
     assert [step["run"] for step in steps if "run" in step] == ["python run.py test"]
     assert workflow["permissions"] == {"contents": "read"}
@@ -157,7 +164,7 @@ def test_ci_runs_the_test_command_of_the_readme_and_no_other():
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_command_that_a_document_names_exists(document):
-    text = (ROOT / document).read_text()
+    text = (ROOT / document).read_text(encoding="utf-8")
     commands = re.findall(r"(?:python3?|py) run\.py ([^`#\n]+)", text)
     assert commands
     for command in commands:
@@ -168,7 +175,7 @@ def test_every_command_that_a_document_names_exists(document):
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_every_file_that_a_document_names_exists(document):
-    text = (ROOT / document).read_text()
+    text = (ROOT / document).read_text(encoding="utf-8")
     links = re.findall(r"\]\(([^):]+)\)", text)
     named = re.findall(r"`((?:\w+/)*[\w.]+\.(?:py|md|ipynb|yml|toml|lock))`", text)
     for name in [*links, *named]:
@@ -176,15 +183,22 @@ def test_every_file_that_a_document_names_exists(document):
             assert (ROOT / name).exists(), name
 
 
+def test_the_picture_has_its_own_sentence_as_text_alternative():
+    with Image.open(ROOT / "docs/picture.png") as picture:
+        sentence = picture.info["Description"]
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"![{sentence}](docs/picture.png)" in readme
+
+
 def test_contributing_page_is_short():
-    assert len((ROOT / "CONTRIBUTING.md").read_text().splitlines()) <= 60
+    assert len((ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8").splitlines()) <= 60
 
 
 def test_one_version_everywhere():
-    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
     assert citation["version"] == course.__version__
     assert citation["license"] == PROJECT["license"]
-    assert f"## {course.__version__}" in (ROOT / "CHANGELOG.md").read_text()
+    assert f"## {course.__version__}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
 def test_no_file_around_the_course_names_the_host_of_an_index():
@@ -196,7 +210,7 @@ def test_no_file_around_the_course_names_the_host_of_an_index():
     ]
     for path in files:
         for host in INDEXES:
-            assert host not in path.read_text(), path
+            assert host not in path.read_text(encoding="utf-8"), path
 
 
 def test_the_package_holds_the_whole_course(tmp_path):

@@ -6,6 +6,7 @@ pip and venv are the real ones.
 
 import ast
 import base64
+import contextlib
 import hashlib
 import os
 import re
@@ -14,6 +15,8 @@ import signal
 import socket
 import subprocess
 import sys
+import time
+import urllib.error
 import urllib.request
 import zipfile
 from pathlib import Path
@@ -375,7 +378,7 @@ def test_slow_tests_are_left_out_unless_asked_for():
 NOTEBOOK = """{"cells": [{"cell_type": "code", "execution_count": 1, "id": "one",
 "metadata": {}, "source": "print(1 + 1)", "outputs": [{"name": "stdout",
 "output_type": "stream", "text": "SAVED\\n"}]}], "nbformat": 4, "nbformat_minor": 5,
-"metadata": {"kernelspec": {"name": "python3", "display_name": "", "language": "python"}}}"""
+"metadata": {"kernelspec": {"name": "python3", "display_name": "Python 3"}}}"""
 
 
 def test_each_part_finds_what_is_wrong_in_its_files(tmp_path, monkeypatch, capfd):
@@ -431,8 +434,13 @@ def test_lab_shows_the_first_lecture_and_the_whole_project(tmp_path):
             assert line, printed
             printed += line
         assert "only once" in printed
-        with urllib.request.urlopen(f"{server}/lab?token=t", timeout=30) as answer:
-            assert answer.status == 200
+        answer = None
+        while not answer:  # it prints its address a moment before it listens
+            with contextlib.suppress(urllib.error.URLError):
+                answer = urllib.request.urlopen(f"{server}/lab?token=t", timeout=30)
+            assert lab.poll() is None
+            time.sleep(0.1)
+        assert answer.status == 200
         with urllib.request.urlopen(f"{server}/api/contents?token=t", timeout=30) as answer:
             listing = answer.read().decode()
         for folder in ("lectures", "exercises", "solutions", "course"):

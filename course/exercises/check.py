@@ -10,7 +10,7 @@ import functools
 from collections.abc import Callable
 from typing import Any
 
-from course.exercises.call import call, is_jitted, quiet
+from course.exercises.call import call, is_jitted, quiet, raised
 from course.exercises.spec import Question, find, questions
 from course.exercises.verdict import Verdict, elapsed, judge, public_rng
 
@@ -51,12 +51,15 @@ def report(fn: Callable, question: Question) -> Verdict:
             ),
         )
 
-    def seconds(arguments: tuple) -> float:
-        with quiet():
-            return elapsed(fn, arguments)
+    def timed(arguments: tuple) -> tuple[float, Any]:
+        try:
+            with quiet():
+                return elapsed(fn, arguments)
+        except Exception as error:
+            return 0.0, raised(error, fn, arguments)
 
     cases = list(question.cases(public_rng(question)))
-    return judge(question, cases, functools.partial(call, fn), seconds)
+    return judge(question, cases, functools.partial(call, fn), timed)
 
 
 def stand_in(question: Question) -> Callable:

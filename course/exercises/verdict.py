@@ -29,6 +29,8 @@ TRIES, PATIENCE = 20, 2.0  # one fast try is enough; no more than this many seco
 WIDTH = 90  # characters of a line, about
 STUB = "Put your code in place of the line that raises NotImplementedError."
 
+Timed = Callable[[tuple], tuple[float, Any]]
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -52,12 +54,12 @@ def judge(
     question: Question,
     cases: list[tuple],
     ask: Callable[[tuple], Any],
-    seconds: Callable[[tuple], float] | None = None,
+    timed: Timed | None = None,
 ) -> Verdict:
     """Return the verdict on a function.
 
     ask(arguments) returns its answer, or Raised, or Changed (as `call.call` does);
-    seconds(arguments) how long one call took, for questions that ask for speed.
+    timed(arguments) the seconds of one call and its answer, for questions of speed.
     """
     answers, failures = [], []
     for arguments in cases:
@@ -67,7 +69,7 @@ def judge(
         if found := failure(question, arguments, answers[-1]):
             failures.append((found, arguments))
     if not failures:
-        return _right(question, len(cases), ask, seconds)
+        return _right(question, len(cases), timed)
     # rounding is worth a word only where nothing worse is wrong
     found, arguments = next((f for f in failures if f[0].state != "imprecise"), failures[0])
     sentence = explanation(question, cases, answers)
@@ -88,15 +90,10 @@ def _is_stub(answer: Any) -> bool:
     return isinstance(answer, Raised) and answer.kind == "NotImplementedError"
 
 
-def _right(
-    question: Question,
-    count: int,
-    ask: Callable[[tuple], Any],
-    seconds: Callable[[tuple], float] | None,
-) -> Verdict:
+def _right(question: Question, count: int, timed: Timed | None) -> Verdict:
     """Return "passed", or "slow" if the question asks for speed and there is none."""
-    if question.speed and seconds:
-        found = too_slow(question, ask, seconds)
+    if question.speed and timed:
+        found = too_slow(question, timed)
         if found:
             return Verdict("slow", (f"{question.name}: correct but slow", *found))
     cases = f"{count} cases" if count > 1 else "1 case"
@@ -104,25 +101,22 @@ def _right(
     return Verdict("passed", (f"{question.name}: passed ({cases}, {points})",), 1.0)
 
 
-def too_slow(
-    question: Question, ask: Callable[[tuple], Any], seconds: Callable[[tuple], float]
-) -> tuple[str, ...]:
+def too_slow(question: Question, timed: Timed) -> tuple[str, ...]:
     """Return what to say to a function that is not fast enough, or nothing.
 
-    The answer on the large arrays must be right, too. Each try gets new numbers.
+    Each try gets new numbers, and its answer must be right.
     """
     rng, speed = public_rng(question), question.speed
-    arguments = speed.arguments(rng)
-    if found := failure(question, arguments, ask(arguments)):
-        return "On large arrays it is wrong:", *found.says.split("\n")
-    seconds(arguments)  # compiles
-    plain = elapsed(speed.plain, arguments)
+    plain = elapsed(speed.plain, speed.arguments(rng))[0]
     spent = 0.0
-    for _ in range(TRIES):  # a busy machine is slow now and then
-        yours = seconds(speed.arguments(rng))
+    for attempt in range(TRIES):  # a busy machine is slow now and then
+        arguments = speed.arguments(rng)
+        yours, answer = timed(arguments)
+        if found := failure(question, arguments, answer):
+            return "On large arrays it is wrong:", *found.says.split("\n")
         if plain >= speed.floor * yours:
             return ()
-        spent += yours
+        spent += yours * (attempt > 0)  # the first one compiles
         if spent > PATIENCE:
             break
     return (
@@ -132,11 +126,11 @@ def too_slow(
     )
 
 
-def elapsed(function: Callable, arguments: tuple) -> float:
-    """Return the seconds that one call takes."""
+def elapsed(function: Callable, arguments: tuple) -> tuple[float, Any]:
+    """Return the seconds that one call takes, and its answer."""
     start = perf_counter()
-    function(*arguments)
-    return perf_counter() - start
+    answer = function(*arguments)
+    return perf_counter() - start, answer
 
 
 def public_rng(question: Question) -> np.random.Generator:

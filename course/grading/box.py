@@ -8,6 +8,7 @@ import contextlib
 import os
 import queue
 import secrets
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import course
+from course.compiled import FOLDER
 from course.exercises.call import Changed, Raised
 from course.grading.wire import BODY_LIMIT, HEAD_LIMIT, SIZES, WireError, decode, encode
 
@@ -26,6 +28,7 @@ START = (
     "from course.grading.worker import main; main()"
 )
 START_SECONDS = 120.0
+CACHE = "cache"  # in the folder of the child
 
 
 class Lost(Exception):
@@ -49,6 +52,7 @@ class Box:
             prefix="course-", ignore_cleanup_errors=True
         )
         self.place = place = str(Path(self.folder.name).resolve())
+        _lend_machine_code(Path(place, CACHE))
         self.process = subprocess.Popen(
             [sys.executable, "-I", "-c", START, str(ROOT)],
             stdin=subprocess.PIPE,
@@ -154,13 +158,23 @@ class Box:
                 pipe.close()
 
 
+def _lend_machine_code(cache: Path) -> None:
+    """Copy the machine code of the layers, so that the child need not make it again.
+
+    It is a copy: what a child writes is gone with its folder.
+    """
+    if FOLDER:
+        with contextlib.suppress(OSError):  # another process may be writing there
+            shutil.copytree(FOLDER, cache / FOLDER.parent.name / FOLDER.name)
+
+
 def _environment(place: str) -> dict[str, str]:
     """Return the few variables that the child gets: nothing of the teacher's."""
     threads = ("OMP", "OPENBLAS", "MKL", "NUMBA")
     return {
         **{f"{library}_NUM_THREADS": "1" for library in threads},
         **dict.fromkeys(("HOME", "USERPROFILE", "TMPDIR", "TMP", "TEMP"), place),
-        "COURSE_CACHE": os.path.join(place, "cache"),
+        "COURSE_CACHE": os.path.join(place, CACHE),
         "MPLCONFIGDIR": os.path.join(place, "matplotlib"),
         "PATH": os.defpath,
         **{k: os.environ[k] for k in ("SYSTEMROOT", "LANG") if k in os.environ},

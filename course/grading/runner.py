@@ -139,11 +139,11 @@ class Desk:
         def ask(**request: object) -> object:
             return explained(self.box.ask(end - monotonic(), **request))
 
-        def took(arguments: tuple) -> float:
+        def timed(arguments: tuple) -> tuple[float, object]:
             ask(do="hold", arguments=arguments)
             start = monotonic()
-            ask(do="time")
-            return monotonic() - start
+            fails = ask(do="time")
+            return monotonic() - start, fails or ask(do="made")
 
         cell = f"answer_{question.name}.py", given.source
         try:
@@ -155,7 +155,7 @@ class Desk:
                 question,
                 list(question.cases(rng)),
                 lambda arguments: fails or ask(do="call", arguments=arguments),
-                took,
+                timed,
             )
         except Lost as lost:
             self.close()

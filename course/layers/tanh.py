@@ -9,8 +9,9 @@ Shapes
 
     x, y, dx, dy   any shape, all alike   float
 
-Edges: a large x gives exactly 1 or -1, and a gradient of exactly 0 (from about 9 in
-float32, 19 in float64). NaN stays NaN.
+Edges: (1 - y) * (1 + y) is 1 - y^2 without its loss of digits near 1 and -1. A large x
+gives exactly 1 or -1, and a gradient of exactly 0 (from about 9 in float32, 19 in
+float64). NaN stays NaN.
 
 Lecture: lectures/07_mlp.ipynb.  Symbols: GLOSSARY.md.
 Source: LeCun et al., Efficient BackProp (1998), section 4.4; as torch.nn.Tanh.

@@ -385,7 +385,7 @@ def patch(image: np.ndarray, w: np.ndarray, i: int, j: int) -> Picture:
     for c, name in zip(range(C), ("red", "green", "blue"), strict=False):
         sums.append((pixels[c] * w[c]).sum())
         _grid(axes[0, c + 1], pixels[c].round(2), f"{name} pixels", size=9)
-        _grid(axes[1, c + 1], w[c], f"weights; sum {sums[c]:.2f}", size=9)
+        _grid(axes[1, c + 1], w[c], f"weights: products sum to {sums[c]:.2f}", size=9)
     axes[1, 0].axis("off")
     said = f"{' + '.join(f'{s:.2f}' for s in sums)} = {sum(sums):.2f}"
     said = said.replace("+ -", "- ")

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 
 from course.viz.base import Picture, figure
 
-BLUE, ORANGE, GREEN, PINK = "#0072B2", "#D55E00", "#009E73", "#CC79A7"
+BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"
 GREY = "#666666"
 Arrays = Mapping[int, np.ndarray]
 
@@ -59,7 +59,7 @@ def network(theta: Arrays, a: Arrays, delta: Arrays, Delta: Arrays, step: int) -
     for layer, column in places.items():
         for i, (across, up) in enumerate(column):
             face = "#FFF3CC" if layer <= known else "white"
-            axes.scatter(across, up, 1500, face, "o", edgecolor="black", zorder=2)
+            axes.scatter(across, up, s=1500, c=face, edgecolor="black", zorder=2)
             name = rf"$a^{{({layer})}}_{i + 1}$"
             if layer <= known:
                 name += f"\n{a[layer][0, i]:.3f}"
@@ -139,6 +139,25 @@ def collapse(x: np.ndarray, curves: Mapping[str, np.ndarray]) -> Picture:
     )
 
 
+def straight_cut(
+    x: np.ndarray, t: np.ndarray, normal: np.ndarray, threshold: float
+) -> Picture:
+    """Return the points x (N, 2) with labels t (N,), cut where x @ normal = threshold."""
+    fig, axes = figure(width=3.2, height=2.8)
+    low, high = x.min() - 0.3, x.max() + 0.3
+    axis = np.linspace(low, high, 81)
+    score = normal[0] * axis + normal[1] * axis[:, None] - threshold
+    _regions(axes, x, t, score, axis, 0.0, 70)
+    axes.set(xlabel="$x_1$", ylabel="$x_2$", title="one straight cut")
+    right = (x @ normal > threshold) == (t == 1)
+    missed = ", ".join(f"({a:g}, {b:g})" for a, b in x[~right])
+    return Picture(
+        fig,
+        f"A straight cut puts {right.sum()} of {len(t)} points on the right side; on the "
+        f"wrong side: {missed or 'none'}.",
+    )
+
+
 def xor_spaces(
     t: np.ndarray, hidden: np.ndarray, field: np.ndarray, line: np.ndarray
 ) -> Picture:
@@ -151,9 +170,8 @@ def xor_spaces(
     fig, (left, right) = figure(1, 2, height=3.5)
     points = np.array([[0, 0], [0, 1], [1, 0], [1, 1]], float)
     axis = np.linspace(-0.3, 1.3, len(field))
-    left.contourf(axis, axis, field, [0, 0.5, 1], colors=["#D6E6F2", "#F8DFCF"])
-    left.contour(axis, axis, field, [0.5], colors="black", linewidths=1.2)
-    left.set(title="the inputs", xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
+    _regions(left, points, t, field, axis, 0.5, 90)
+    left.set(title="the inputs", xlabel="$x_1$", ylabel="$x_2$")
     right.set(
         title="the hidden layer",
         xlabel="$a^{(2)}_1$",
@@ -164,8 +182,7 @@ def xor_spaces(
     )
     across = np.array([-0.15, 1.15])
     right.plot(across, -(line[0] + line[1] * across) / line[2], "k-", lw=1.2)
-    for axes, spots in ((left, points), (right, hidden)):
-        _two_classes(axes, spots, t, 90)
+    _two_classes(right, hidden, t, 90)
     for n, spot in enumerate(hidden):
         name = f"({points[n, 0]:.0f},{points[n, 1]:.0f})"
         up = 9 if n % 3 else -14  # (0,1) and (1,0) may meet in one place
@@ -186,9 +203,9 @@ def _two_classes(axes: Axes, x: np.ndarray, t: np.ndarray, size: float) -> None:
     for label, marker, color in ((0, "o", BLUE), (1, "^", ORANGE)):
         axes.scatter(
             *x[t == label].T,
-            size,
-            color,
-            marker,
+            s=size,
+            c=color,
+            marker=marker,
             edgecolor="white",
             linewidth=0.6,
             label=f"label {label}",
@@ -210,7 +227,7 @@ def boundary_strip(
     """
     fig, axes = figure(1, len(fields), height=2.5, sharex=True, sharey=True)
     for axis, (step, field) in zip(axes, fields.items(), strict=True):
-        _regions(axis, x, t, field, half)
+        _regions(axis, x, t, field, _across(half, field), 0.5, 14)
         axis.set(title=f"step {step}, loss {losses[step]:.3f}", xticks=[], yticks=[])
     told = ", ".join(f"{losses[step]:.4f} after step {step}" for step in fields)
     return Picture(fig, f"The regions of a network that learns. Its loss in nats: {told}.")
@@ -226,7 +243,7 @@ def boundary(
 ) -> Picture:
     """Return the regions at one step, beside the loss of every step (in nats)."""
     fig, (left, right) = figure(1, 2, height=3.6)
-    _regions(left, x, t, fields[step], half)
+    _regions(left, x, t, fields[step], _across(half, fields[step]), 0.5, 14)
     left.set(title=f"step {step}", xlabel="$x_1$", ylabel="$x_2$")
     left.legend(loc="upper left", frameon=True)
     right.plot(np.arange(len(losses)) + 1, losses)
@@ -239,15 +256,26 @@ def boundary(
     )
 
 
+def _across(half: float, field: np.ndarray) -> np.ndarray:
+    """Return the places of a field's rows and columns over [-half, half]."""
+    return np.linspace(-half, half, len(field))
+
+
 def _regions(
-    axes: Axes, x: np.ndarray, t: np.ndarray, field: np.ndarray, half: float
+    axes: Axes,
+    x: np.ndarray,
+    t: np.ndarray,
+    field: np.ndarray,
+    axis: np.ndarray,
+    border: float,
+    size: float,
 ) -> None:
-    """Draw the two regions, their border and the data."""
-    axis = np.linspace(-half, half, len(field))
-    axes.contourf(axis, axis, field, [-1, 0.5, 2], colors=["#D6E6F2", "#F8DFCF"])
-    if field.min() < 0.5 < field.max():
-        axes.contour(axis, axis, field, [0.5], colors="black", linewidths=1.2)
-    _two_classes(axes, x, t, 14)
+    """Draw where the field is below and above the border, the line between, the points."""
+    low, high = min(field.min(), border) - 1, max(field.max(), border) + 1
+    axes.contourf(axis, axis, field, [low, border, high], colors=["#D6E6F2", "#F8DFCF"])
+    if field.min() < border < field.max():
+        axes.contour(axis, axis, field, [border], colors="black", linewidths=1.2)
+    _two_classes(axes, x, t, size)
     axes.set_aspect("equal")
 
 
@@ -298,13 +326,14 @@ def approximation(
     width, fit = parts.shape[1] - 1, parts.sum(axis=1)
     fig, (left, right) = figure(1, 2, height=3.4)
     left.axvspan(*inside, color="#EEEEEE", zorder=0)
-    for part in parts.T[1:]:
-        left.plot(x, part - part[0], color=GREEN, lw=0.6, alpha=0.6)
+    for unit, part in enumerate(parts.T[1:]):
+        name = None if unit else "one hidden unit"
+        left.plot(x, part - part[0], color=GREEN, lw=0.7, alpha=0.7, label=name)
     left.plot(x, target, color="black", lw=1.2, label="target")
     left.plot(x, fit, "--", color=ORANGE, label=f"sum of {width}")
     span = np.abs(target).max()
     left.set(title=f"width {width}", xlabel="x", ylim=(-2.2 * span, 2.4 * span))
-    left.legend(loc="upper right", ncols=2)
+    left.legend(loc="upper right", ncols=3, columnspacing=1, handlelength=1.4)
     for marker, (name, curve) in zip("os^", errors.items(), strict=False):
         right.loglog(list(curve), list(curve.values()), f"{marker}-", label=name)
     first = next(iter(errors.values()))
@@ -336,7 +365,7 @@ def mended(
     chosen = np.flatnonzero((before != t) & (after == t))
     broken = int(((before == t) & (after != t)).sum())
     columns = max(1, min(most, len(chosen)))
-    fig, axes = figure(1, columns, width=columns, height=1.6, squeeze=False)
+    fig, axes = figure(1, columns, width=columns, height=1.4, squeeze=False)
     for axis in axes[0]:
         axis.axis("off")
     for axis, n in zip(axes[0], chosen, strict=False):

@@ -165,6 +165,7 @@ def keeps_the_error(x):
         (njit(divides_by_zero), 1, "ZeroDivisionError: "),
         (njit(keeps_the_error), 3, "UnsupportedBytecodeError: Exception object cannot be"),
     ],
+    ids=["parallel", "division", "exception"],
 )
 def test_numba_s_errors_have_a_line(said, function, line, says):
     lines = said(function)
@@ -306,6 +307,25 @@ def test_slow(said):
     assert said(squares, "sum_squares")[0] == "sum_squares: correct but slow"
     fast = named("sum_squares", njit(squares))
     assert check(fast) is fast
+
+
+def test_fast_because_it_stops_working(said):
+    calls = []
+
+    def lazy(x):
+        calls.append(1)
+        return np.square(x).sum() if len(calls) <= 30 else 0.0
+
+    assert "On large arrays it is wrong:" in said(lazy, "sum_squares")
+
+
+def test_error_on_large_arrays(said):
+    def fails(x):
+        if len(x) > 30:
+            raise MemoryError("too large")
+        return np.square(x).sum()
+
+    assert "MemoryError: too large" in said(fails, "sum_squares")
 
 
 def test_fast_but_wrong_on_large_arrays(said):

@@ -1,6 +1,7 @@
 """`course grade`, with real answers, wrong ones, and some that want to do harm."""
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -64,7 +65,7 @@ HARM = {
         "crash",
     ),
     "bad pointer": (
-        "import ctypes\ndef running_sum(x):\n    ctypes.string_at(0)",
+        "import faulthandler\ndef running_sum(x):\n    faulthandler._sigsegv()",
         "crash",
     ),
     "memory": (
@@ -78,6 +79,7 @@ HARM = {
     "not a function": ("running_sum = 3", "error"),
     "error at the top": ("1 / 0\ndef running_sum(x):\n    return x", "error"),
     "interrupt": ("def running_sum(x):\n    raise KeyboardInterrupt", "error"),
+    "half a character": ("# \ud800\ndef running_sum(x):\n    return x", "error"),
     "object": ("def running_sum(x):\n    return object()", "wrong"),
     "nothing": ("def running_sum(x):\n    x.cumsum()", "wrong"),
     "text": ("def running_sum(x):\n    return '\\x1b[31m<script>\\u202e'", "wrong"),
@@ -257,7 +259,7 @@ def test_reports(submit):
         "import os\ndef running_sum(x):\n"
         "    raise ValueError('<b>&\\x00\\x1b[31m\\u202e]]>' + os.getcwd())"
     )
-    name = "Zoë <1> und 数学.ipynb"
+    name = "Zoë & 数学.ipynb"
     graded = submit({"running_sum": source}, name=name)
     assert graded.total == 3
     suite = ElementTree.parse(graded.folder / "junit.xml").getroot()
@@ -332,23 +334,74 @@ def test_empty_folder_and_short_secret(submit, tmp_path, capsys):
     assert "at least 16 bytes" in capsys.readouterr().err
 
 
-def grades(folder, tmp_path):
-    """Grade a folder of the course with the command as it is typed; return points."""
-    command = [sys.executable, "-m", "course", "grade", folder, "--out", tmp_path]
+WRONG = {
+    "03_scores_to_loss": (
+        "cross_entropy_mean",
+        "def cross_entropy_mean(scores, labels):\n"
+        "    s = scores - scores.max(axis=1, keepdims=True)\n"
+        "    log_p = s - np.log(np.exp(s).sum(axis=1, keepdims=True))\n"
+        "    return -log_p[np.arange(len(labels)), labels].sum()",
+        "You return the sum over pictures.",
+    ),
+    "07_mlp": (
+        "elu",
+        "def elu(z, alpha):\n    return np.where(z > 0, z, np.expm1(np.minimum(z, 0)))",
+        "alpha",
+    ),
+    "09_convolution": (
+        "corr2d",
+        "def corr2d(x, w, stride=1):\n"
+        "    (H, W), (KH, KW) = x.shape, w.shape\n"
+        "    y = np.zeros(((H - KH) // stride + 1, (W - KW) // stride + 1))\n"
+        "    for i, j in np.ndindex(y.shape):\n"
+        "        u, v = i * stride, j * stride\n"
+        "        y[i, j] = np.sum(x[u : u + KH, v : v + KW] * w[::-1, ::-1])\n"
+        "    return y",
+        "You flip the filter",
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def course_grades(tmp_path_factory):
+    """Grade the course's solutions, exercises and wrong copies, as one would type it."""
+    folder = tmp_path_factory.mktemp("course")
+    for kind in ("solutions", "exercises"):
+        shutil.copytree(ROOT / kind, folder / kind, ignore=shutil.ignore_patterns(".*"))
+    (folder / "wrong").mkdir()
+    for name, (function, source, _) in WRONG.items():
+        made = json.loads((ROOT / "solutions" / f"{name}.ipynb").read_text("utf-8"))
+        cell = next(cell for cell in made["cells"] if cell["id"] == f"answer-{function}")
+        cell["source"], made["cells"] = source, [cell]
+        (folder / "wrong" / f"{name}.ipynb").write_text(json.dumps(made), "utf-8")
+    command = [sys.executable, "-m", "course", "grade", folder, "--out", folder / "out"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr
-    results = [json.loads(p.read_text("utf-8")) for p in tmp_path.rglob("results.json")]
-    assert len(results) == len(list((ROOT / folder).glob("*.ipynb")))
-    return results, done.stdout
+
+    def results(kind):
+        files = sorted((folder / "out" / kind).rglob("results.json"))
+        assert len(files) == len(list((folder / kind).glob("*.ipynb"))) >= 3
+        return [json.loads(file.read_text("utf-8")) for file in files]
+
+    return results
 
 
-def test_the_solutions_have_full_marks(tmp_path):
-    results, table = grades("solutions", tmp_path)
-    assert all(result["score"] == result["max_score"] for result in results), table
+def test_the_solutions_have_full_marks(course_grades):
+    for result in course_grades("solutions"):
+        assert result["score"] == result["max_score"] > 0, result
 
 
-def test_the_untouched_exercises_have_none(tmp_path):
-    results, table = grades("exercises", tmp_path)
-    assert all(result["score"] == 0 for result in results), table
-    tests = [test for result in results for test in result["tests"]]
-    assert {test["extra_data"]["state"] for test in tests} == {"not attempted"}, table
+def test_the_untouched_exercises_have_none(course_grades):
+    for result in course_grades("exercises"):
+        assert result["score"] == 0
+        states = {test["extra_data"]["state"] for test in result["tests"]}
+        assert states == {"not attempted"}, result
+
+
+def test_a_wrong_answer_has_no_points_and_is_named(course_grades):
+    for result in course_grades("wrong"):
+        function, _, sentence = WRONG[result["extra_data"]["exercise"]]
+        answers = {test["name"]: test for test in result["tests"]}
+        assert result["score"] == 0
+        assert answers[function]["extra_data"]["state"] == "wrong"
+        assert sentence in answers[function]["output"]

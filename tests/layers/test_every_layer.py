@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numba import njit, typeof
+from numba.core.typed_passes import NativeLowering
 
 import course.layers
 from course.compiled import compiled
@@ -234,6 +236,51 @@ def test_activations_take_any_shape(make, shape, rng):
     x = np.asarray(rng.normal(size=shape))
     layer = make()
     assert layer(x).shape == layer.backward(x).shape == shape
+
+
+def types_within(loops, *arguments):
+    """Return the type of every variable of compiled loops, as numba infers them."""
+    found = {}
+
+    def stop(self, state):
+        found.update(state.typemap)
+        raise NotImplementedError("types are enough; machine code takes longer")
+
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(NotImplementedError):
+        patch.setattr(NativeLowering, "run_pass", stop)
+        njit(loops.py_func).compile(tuple(map(typeof, arguments)))
+    return {str(kind) for kind in found.values()}
+
+
+@every_layer
+def test_float32_loops_compute_in_float32(make, shape, rng, monkeypatch):
+    """No variable of a loop is float64: it would be slower, and no result would show it."""
+    layer = make(rng=rng, dtype=np.float32)
+    module = sys.modules[type(layer).__module__]
+    seen = []
+
+    def look(loops, count, *arguments):
+        seen.append(loops.py_func.__name__)
+        found = types_within(loops, *arguments, 0, count)
+        assert not {kind for kind in found if "float64" in kind}, seen[-1]
+        loops(*arguments, 0, count)
+
+    monkeypatch.setattr(module, "fill", look, raising=not isinstance(layer, Flatten))
+    layer.backward(layer(rng.normal(size=shape).astype(np.float32)))
+    assert isinstance(layer, Flatten) or len(seen) >= 2
+
+
+@compiled
+def _creeps(a):
+    """Add as a beginner does: 0.0 is a float64, and so is the sum."""
+    total = 0.0
+    for k in range(len(a)):
+        total += a[k]
+    return total
+
+
+def test_float64_would_be_seen():
+    assert "float64" in types_within(_creeps, np.zeros(3, np.float32))
 
 
 @compiled

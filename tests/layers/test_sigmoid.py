@@ -27,9 +27,16 @@ def test_backward_is_the_slope(rng):
 
 @DTYPES
 def test_very_negative_keeps_its_digits(dtype, tolerance):
-    """1 - sigmoid(-x) would have none left from -17 on, exp(-x) overflows from -89 on."""
+    """1 - sigmoid(-x) would have none left from -17 on."""
     x = -np.arange(0, 87, 0.5).astype(dtype)
     np.testing.assert_allclose(sigmoid_forward(x), expit(x.astype(float)), tolerance, 0)
+
+
+@pytest.mark.parametrize("dtype, x", [(np.float32, -95), (np.float64, -720)])
+def test_down_to_the_smallest_numbers_there_are(dtype, x):
+    """1 / (1 + exp(-x)) gives 0 here, for exp(-x) has overflowed."""
+    y = sigmoid_forward(np.array([x], dtype))
+    np.testing.assert_allclose(y, np.exp(float(x)), rtol=1e-4)
 
 
 @DTYPES

@@ -309,6 +309,14 @@ def test_the_solution_says_three():
     assert numbers(printed(cell)) == [3, 1, 8]
 
 
+def test_two_layers_are_one_convolved_filter():
+    rng = np.random.default_rng(0)  # the model answer to the open question
+    x, w, w2 = rng.normal(size=(9, 9)), *rng.normal(size=(2, 3, 3))
+    twice = signal.correlate2d(signal.correlate2d(x, w, "valid"), w2, "valid")
+    once = signal.correlate2d(x, signal.convolve2d(w, w2), "valid")
+    np.testing.assert_allclose(twice, once, atol=1e-12)
+
+
 def answers():
     solution = read(ROOT / "solutions" / f"{LECTURE}.ipynb")
     cells = {cell.id: cell.source for cell in code(solution)}
