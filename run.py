@@ -294,11 +294,19 @@ def run_part(command, not_run):
         return (0, 1, 0) if code else (1, 0, 0)
     failed = sum(bool(case.findall("failure") or case.findall("error")) for case in cases)
     skips = [skip for case in cases for skip in case.findall("skipped")]
-    not_run.update(skip.get("message", "no reason given") for skip in skips)
+    not_run.update(map(reason_of, skips))
     passed = len(cases) - failed - len(skips)
     if not failed and (code or not cases):
         failed = 1  # pytest itself failed, or found no tests
     return passed, failed, len(skips)
+
+
+def reason_of(skip):
+    """Return why a test, or a whole file of tests, was skipped."""
+    message = skip.get("message", "no reason given")
+    if message == "collection skipped":  # the text is ('file', line, 'Skipped: reason')
+        message = (skip.text or message).split("Skipped: ")[-1].rstrip("')\"")
+    return message
 
 
 if __name__ == "__main__":

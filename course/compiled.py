@@ -50,9 +50,8 @@ def cache_folder() -> Path | None:
         new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / f"probe-{os.getpid()}"
-        probe.touch()
+        probe.touch()  # and with it the folder's time of last use
         probe.unlink()
-        os.utime(folder)
     except OSError:
         return None
     if new:

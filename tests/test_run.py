@@ -347,12 +347,16 @@ def tests(tmp_path, monkeypatch) -> Path:
 
 def test_cases_are_counted_and_reasons_given(tests, capfd):
     tests.write_text(TESTS)
-    assert run.test(sys.executable, ["test_it.py"]) == 1
+    tests.with_name("test_file.py").write_text(
+        "import pytest\npytest.skip('there is no torch', allow_module_level=True)"
+    )
+    assert run.test(sys.executable, ["."]) == 1
     text = capfd.readouterr().out
     summary = text[text.index("\npart ") :].splitlines()
-    assert re.fullmatch(r"pytest +\d+\.\d +1 +2 +2", summary[2])
-    assert summary[4:7] == ["", "not run:", "     2  there is no GPU"]
-    assert summary[7:] == ["", "1 passed, 2 failed, 2 skipped"]
+    assert re.fullmatch(r"pytest +\d+\.\d +1 +2 +3", summary[2])
+    reasons = ["     2  there is no GPU", "     1  there is no torch"]
+    assert summary[4:8] == ["", "not run:", *reasons]
+    assert summary[8:] == ["", "1 passed, 2 failed, 3 skipped"]
 
 
 def test_a_part_that_runs_no_test_has_failed(tests, capfd):

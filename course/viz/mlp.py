@@ -286,20 +286,18 @@ def activation_wall(
 
     z (M,); curves name -> g, dg, each (M,).
     """
-    fig, axes = figure(2, 4, width=8.5, height=4.0, sharey=True)
-    panels = iter(axes.ravel())
-    for name, (g, dg) in curves.items():
-        axis = next(panels)
+    rows = len(curves) // 4 + 1  # the last panel is for the legend
+    fig, axes = figure(rows, 4, width=8.5, height=2.0 * rows, squeeze=False, sharey=True)
+    for axis, (name, (g, dg)) in zip(axes.flat, curves.items(), strict=False):
         axis.axhline(0, color="#B0B0B0", lw=0.8)
         axis.axvline(0, color="#B0B0B0", lw=0.8)
         axis.plot(z, g, label="g(z)")
         axis.plot(z, dg, "--", label="g'(z)")
-        axis.set(title=name, ylim=(-2.2, 3.2))
-    for axis in panels:
+        axis.set(title=name, ylim=(-2.2, 3.2), xlabel="z")
+    for axis in axes.flat[len(curves) :]:
         axis.axis("off")
-        axis.legend(*axes[0, 0].get_legend_handles_labels(), loc="center", fontsize=11)
-    for axis in axes[-1, :3]:
-        axis.set_xlabel("z")
+    lines = axes[0, 0].get_legend_handles_labels()
+    axes.flat[len(curves)].legend(*lines, loc="center", fontsize=11)
     told = "; ".join(
         f"{name}: {dg[0]:.3f}, {dg[-1]:.3f}" for name, (_, dg) in curves.items()
     )

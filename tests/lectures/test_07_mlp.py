@@ -277,7 +277,7 @@ def trained_xor():
         rng = np.random.default_rng(seed)
         w[seed], v[seed] = rng.normal(size=(2, 2)), rng.normal(size=2)
     b, c = np.zeros((20, 2)), np.zeros((20, 1))
-    for _ in range(3000):
+    for _ in range(2000):
         h = expit(
             XOR[:, 0, None] * w[:, None, :, 0]
             + XOR[:, 1, None] * w[:, None, :, 1]

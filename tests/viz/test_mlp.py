@@ -133,6 +133,15 @@ def test_wall_draws_value_and_derivative():
     assert "tanh: 0.071, 0.071" in picture.alt
 
 
+@pytest.mark.parametrize("count, panels", [(1, 4), (3, 4), (4, 8), (7, 8)])
+def test_wall_has_room_for_one_legend(count, panels):
+    z = np.linspace(-2, 2, 5)
+    picture = mlp.activation_wall(z, {f"g{k}": (z, z) for k in range(count)})
+    axes = picture.fig.axes
+    assert len(axes) == panels
+    assert [k for k, axis in enumerate(axes) if axis.get_legend()] == [count]
+
+
 def test_approximation_draws_the_sum_of_its_parts():
     x = np.linspace(-0.5, 1.5, 21)
     parts = np.stack([np.ones(21), x, x**2], axis=1)
