@@ -100,7 +100,8 @@ def stamp():
 def wanted():
     """Return what the set-up writes when it is finished."""
     digest = hashlib.sha256(LOCK.read_bytes() + (ROOT / "pyproject.toml").read_bytes())
-    return f"{digest.hexdigest()}\n{PYTHON.resolve()}\n{ROOT}"
+    digest.update(os.fsencode(PYTHON.resolve()) + os.fsencode(ROOT))
+    return digest.hexdigest()
 
 
 @contextlib.contextmanager
@@ -163,9 +164,10 @@ def dotted(version):
 
 
 def works():
-    """Say whether the Python in .venv runs and can install packages."""
+    """Say whether .venv has a Python that fits, runs and can install packages."""
+    code = f"import pip, sys; sys.exit(not {OLDEST} <= sys.version_info[:2] <= {NEWEST})"
     with contextlib.suppress(OSError):
-        return subprocess.call([str(PYTHON), "-c", "import pip"], env=clean()) == 0
+        return subprocess.call([str(PYTHON), "-c", code], env=clean()) == 0
     return False
 
 

@@ -89,7 +89,7 @@ class Project:
     """A small project with the real run.py, and a machine without network or uv."""
 
     def __init__(self, folder: Path):
-        self.root = folder / "a project"  # a space, as in many home folders
+        self.root = folder / "ein Schüler"  # as many home folders are called
         self.wheels = folder / "wheels"
         self.venv = self.root / ".venv"
         self.stamp = self.venv / "set-up.stamp"
@@ -188,6 +188,8 @@ def test_an_environment_whose_python_is_broken_is_known(tmp_path, monkeypatch, p
     assert not run.works()
     monkeypatch.setattr(run, "PYTHON", Path(sys.executable))
     assert run.works()
+    monkeypatch.setattr(run, "OLDEST", (3, 99))
+    assert not run.works()
 
 
 def test_a_new_lock_is_installed_and_what_the_user_added_stays(prepared):

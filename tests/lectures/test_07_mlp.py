@@ -4,6 +4,7 @@ A complex step measures a derivative with no chain rule and no cancellation:
 df/dw = Im f(w + ih) / h. It is the independent source of every gradient here.
 """
 
+import re
 from itertools import pairwise
 
 import numpy as np
@@ -421,3 +422,14 @@ def test_training_of_the_spirals_never_climbs():
     lines = [line for line in shown_by("spirals").splitlines() if line.startswith("step")]
     losses = [numbers(line)[1] for line in lines]
     assert len(losses) == 5 and losses == sorted(losses, reverse=True)
+
+
+def test_numbers_in_the_prose_are_printed_by_a_cell():
+    shown = [n for c in cells() if c.cell_type == "code" for n in numbers(printed(c))]
+    prose = "\n".join(c.source for c in cells() if c.cell_type == "markdown")
+    decimals = set(
+        re.findall(r"(?<![\d./:])\d+\.\d{3}(?!\d)", prose.split("## Sources")[0])
+    )
+    assert decimals == {"0.710"}, "a new number in the prose needs a cell that prints it"
+    assert any(f"{n:.3f}" == "0.710" for n in shown)
+    assert {1442, 355} <= {*shown}
