@@ -184,6 +184,7 @@ def cases_pq(rng: np.random.Generator) -> Iterator[tuple]:
     yield np.array([0.5, 0.5]), np.array([0.25, 0.75])
     yield np.array([1.0, 0.0]), np.array([0.5, 0.5])
     yield np.array([0.5, 0.5, 0.0]), np.array([0.75, 0.25, 0.0])
+    yield np.array([0.5, 0.5]), np.array([1e-15, 1 - 1e-15])
     for k, (p,) in enumerate(cases_p(rng)):
         q = distribution(rng, len(p))
         yield p, (p.copy() if k == 9 else q)
@@ -201,6 +202,8 @@ SHIFT = "exp of a large score is infinite. Subtract each row's largest score fir
 SUMMED = "You return the sum over pictures. The loss is the mean: divide by N."
 MINUS = "The minus is lost: this is a log-likelihood, and it is negative. A loss is >= 0."
 BASE_2 = "You took log2, which counts bits. Losses are in nats: use np.log."
+EACH = "You return a loss for each picture. The loss is one number: their mean."
+ONE_NUMBER = "math.exp takes one number. np.exp takes an array, and gives one."
 PAIRS = "logp[:, labels] takes every label in every row. Pair them: [np.arange(N), labels]."
 
 
@@ -220,13 +223,20 @@ def picked(a, labels):
     return a[np.arange(len(labels)), labels]
 
 
+def sigmoid_window(arguments, index):
+    """Say which score stands at this index."""
+    z = float(np.asarray(arguments[0])[index])
+    return f"z = {z:.6g}, e^-|z| = {exp(-abs(z)):.4g}"
+
+
 SIGMOID = Question(
     name="sigmoid_stable",
     points=2,
     oracle=sigmoid,
     cases=cases_z,
     rtol=1e-5,
-    atol=1e-12,
+    atol=1e-15,
+    window=sigmoid_window,
     mutants=(
         wrong("e^z/(1 + e^z) is inf/inf for a large z. Divide both by e^z first.")(
             lambda z: np.exp(z) / (1 + np.exp(z))
@@ -240,9 +250,22 @@ SIGMOID = Question(
         wrong("This is the slope a(1 - a). The question asks for a itself.")(
             lambda z: sigmoid(z) * sigmoid(-np.asarray(z))
         ),
-        wrong("Clipping z makes very small probabilities wrong. No clipping is needed.")(
-            lambda z: sigmoid(np.clip(z, -20, 20))
+        *(
+            wrong("Clipping z makes very small probabilities wrong. None is needed.")(
+                lambda z, end=end: sigmoid(np.clip(z, -end, end))
+            )
+            for end in (10, 20, 30)
         ),
+        wrong("Brackets are missing: 1/1 + e^-z is not 1/(1 + e^-z).")(
+            lambda z: 1 / 1 + np.exp(-z)
+        ),
+        wrong("With |z| in it, -z gives what z gives. For z < 0 it is small/(1 + small).")(
+            lambda z: sigmoid(np.abs(z))
+        ),
+        wrong("`if` cannot look at a whole array. Use np.where(z >= 0, ..., ...).")(
+            lambda z: sigmoid(z) if z >= 0 else sigmoid(z)
+        ),
+        wrong(ONE_NUMBER)(lambda z: 1 / (1 + exp(-z))),
         wrong("The 1 is missing below the line: e^-z alone is not 1 + e^-z.")(
             lambda z: 1 / np.exp(-np.asarray(z, np.float64))
         ),
@@ -276,6 +299,15 @@ SOFTMAX = Question(
         wrong("Your columns sum to 1. A row is a picture: sum over axis=1.")(
             lambda s: softmax(np.asarray(s).T).T
         ),
+        wrong("Two slips: a row is a picture, so axis=1; and subtract its largest score.")(
+            lambda s: np.exp(s) / np.exp(s).sum(axis=0)
+        ),
+        wrong("e.sum(axis=1) lies along the columns. keepdims=True makes it a column.")(
+            lambda s: (e := np.exp(s - s.max(axis=1, keepdims=True))) / e.sum(axis=1)
+        ),
+        wrong("s.max(axis=1) and the sum lie along the columns: keepdims=True for both.")(
+            lambda s: (e := np.exp(s - s.max(axis=1))) / e.sum(axis=1)
+        ),
         wrong("You divide by the sum of the whole table. Each row has its own: axis=1.")(
             lambda s: softmax(np.asarray(s).reshape(1, -1)).reshape(s.shape)
         ),
@@ -301,18 +333,51 @@ SOFTMAX = Question(
 )
 
 
+def losses_window(losses):
+    """Say which losses the mean is of: those of the pictures, up to six."""
+    some = ", ".join(f"{loss:.4g}" for loss in losses[:6])
+    return f"-log p of the right classes: {some}{', ...' * (len(losses) > 6)}; their mean"
+
+
+def cross_entropy_window(arguments, index):
+    """Say which loss each picture has."""
+    scores, labels = arguments
+    return losses_window(-picked(log_softmax(scores), labels))
+
+
 CROSS_ENTROPY = Question(
     name="cross_entropy_mean",
     points=3,
     oracle=cross_entropy,
     cases=cases_labelled,
     rtol=1e-5,
+    window=cross_entropy_window,
     mutants=(
         wrong(SHIFT)(lambda s, labels: -np.log(picked(naive_p(s), labels)).mean()),
         wrong(SUMMED)(lambda s, labels: cross_entropy(s, labels) * len(labels)),
         wrong(MINUS)(lambda s, labels: -cross_entropy(s, labels)),
         wrong(BASE_2)(lambda s, labels: cross_entropy(s, labels) / np.log(2)),
         wrong(PAIRS)(lambda s, labels: -log_softmax(s)[:, labels].mean()),
+        wrong("logp[labels] takes whole rows. Pair them: logp[np.arange(N), labels].")(
+            lambda s, labels: -log_softmax(s)[labels].mean()
+        ),
+        wrong(EACH)(lambda s, labels: -picked(log_softmax(s), labels)),
+        wrong("The log is missing: this is the mean of -p, not of -log p.")(
+            lambda s, labels: -picked(softmax(s), labels).mean()
+        ),
+        wrong("log-sum-exp of shifted scores goes with the shifted score, not with s.")(
+            lambda s, labels: (
+                log_sum_exp(s) - np.max(s, axis=1) - picked(s, labels)
+            ).mean()
+        ),
+        *(
+            wrong("A small number inside the log caps the loss. Keep log p = s - lse.")(
+                lambda s, labels, small=small: (
+                    -np.log(picked(softmax(s), labels) + small).mean()
+                )
+            )
+            for small in (1e-15, 1e-12, 1e-10, 1e-9, 1e-8)
+        ),
         wrong("You divide by N times C. The mean is over the N pictures only.")(
             lambda s, labels: cross_entropy(s, labels) / s.shape[1]
         ),
@@ -365,6 +430,12 @@ CROSS_ENTROPY_GRADIENT = Question(
         wrong(SHIFT)(
             lambda s, labels: (naive_p(s) - one_hot(labels, s.shape[1])) / len(labels)
         ),
+        wrong("Only p is divided by N. Subtract the 1 first, then divide all by N.")(
+            lambda s, labels: softmax(s) / len(labels) - one_hot(labels, s.shape[1])
+        ),
+        wrong("You subtract the numbers of the classes. Subtract 1 where the label is.")(
+            lambda s, labels: (softmax(s) - labels[:, None]) / len(labels)
+        ),
         wrong("You return p/N. Subtract 1/N in the column of the right class.")(
             lambda s, labels: softmax(s) / len(labels)
         ),
@@ -395,9 +466,9 @@ CROSS_ENTROPY_GRADIENT = Question(
 )
 
 
-def clipped_bce(z, y):
+def clipped_bce(z, y, small):
     """Binary cross-entropy with p kept away from 0 and 1."""
-    p = np.clip(sigmoid(z), 1e-12, 1 - 1e-12)
+    p = np.clip(sigmoid(z), small, 1 - small)
     return -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean()
 
 
@@ -407,20 +478,38 @@ def naive_bce(z, y):
     return -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean()
 
 
+def bce_window(arguments, index):
+    """Say which loss each score has."""
+    z, y = np.asarray(arguments, np.float64)
+    return losses_window(np.logaddexp(0, np.where(y == 1, -z, z)))
+
+
 BCE = Question(
     name="bce_mean",
     points=3,
     oracle=bce,
     cases=cases_binary,
     rtol=1e-5,
+    window=bce_window,
     mutants=(
         wrong(MINUS)(lambda z, y: -bce(z, y)),
         wrong("log p is -inf when p rounds to 0. Use log p = -np.logaddexp(0, -z).")(
             naive_bce
         ),
-        wrong("Clipping p caps the loss at 27.6. At z = -1000 and y = 1 it is 1000.")(
-            clipped_bce
+        *(
+            wrong("Clipping p caps the loss. At z = -1000 and y = 1 it is 1000.")(
+                lambda z, y, small=small: clipped_bce(z, y, small)
+            )
+            for small in (1e-15, 1e-12, 1e-9, 1e-8, 1e-7)
         ),
+        wrong(
+            "e^z is infinite for a large z. np.logaddexp(0, z) is log(1 + e^z) for any z."
+        )(
+            lambda z, y: (
+                y * np.log(1 + np.exp(-z)) + (1 - y) * np.log(1 + np.exp(z))
+            ).mean()
+        ),
+        wrong(EACH)(lambda z, y: np.logaddexp(0, np.where(y == 1, -z, z))),
         wrong("Half is missing: where y is 0 it must cost -log(1 - p).")(
             lambda z, y: (y * np.logaddexp(0, -np.asarray(z, np.float64))).mean()
         ),
@@ -438,12 +527,21 @@ BCE = Question(
     ),
 )
 
+
+def bce_gradient_window(arguments, index):
+    """Say which numbers make the gradient at this index."""
+    z, y = arguments
+    a = sigmoid(z)[index]
+    return f"z = {z[index]:.4g}: a = {a:.4g}, y = {y[index]:g}, N = {len(z)}"
+
+
 BCE_GRADIENT = Question(
     name="bce_grad",
     points=2,
     oracle=bce_gradient,
     cases=cases_binary,
     rtol=1e-5,
+    window=bce_gradient_window,
     mutants=(
         wrong("This is y - a, uphill. The gradient of the loss is a - y.")(
             lambda z, y: -bce_gradient(z, y)
@@ -477,14 +575,27 @@ BCE_GRADIENT = Question(
 NATS = "You took the natural log: nats. Bits need np.log2."
 ZERO = "0 * log 0 gave nan. What never occurs costs nothing: leave p = 0 out."
 
+TWO_SLIPS = "Two slips: bits need np.log2, and 0 * log 0 gave nan: leave p = 0 out."
+
+
+def bits_window(arguments, index):
+    """Say what each symbol adds to the sum."""
+    p, q = arguments if len(arguments) == 2 else (arguments[0], np.ones_like(arguments[0]))
+    sign = 1 if len(arguments) == 2 else -1
+    terms = [sign * kl([a], [b]) + 0.0 for a, b in zip(p[:8], q[:8], strict=True)]
+    return f"{' + '.join(f'{term:.4g}' for term in terms)}{' + ...' * (len(p) > 8)}"
+
+
 ENTROPY = Question(
     name="entropy_bits",
     points=2,
     oracle=entropy,
     cases=cases_p,
+    window=bits_window,
     mutants=(
         wrong(NATS)(lambda p: entropy(p) * np.log(2)),
         wrong(ZERO)(lambda p: -(p * np.log2(p)).sum()),
+        wrong(TWO_SLIPS)(lambda p: -(p * np.log(p)).sum()),
         wrong("The minus is lost: an entropy is never negative.")(lambda p: -entropy(p)),
         wrong("Weigh each -log2 p by how often it occurs, p, and take the sum.")(
             lambda p: -np.log2(p[p > 0]).sum()
@@ -507,6 +618,7 @@ KL = Question(
     points=2,
     oracle=kl,
     cases=cases_pq,
+    window=bits_window,
     mutants=(
         wrong("p and q have changed places: the data come from p, the code is for q.")(
             lambda p, q: (q * np.log2(q / p))[q > 0].sum()
@@ -519,6 +631,19 @@ KL = Question(
             lambda p, q: -kl(p, q)
         ),
         wrong(ZERO)(lambda p, q: (p * np.log2(p / q)).sum()),
+        wrong(TWO_SLIPS)(lambda p, q: (p * np.log(p / q)).sum()),
+        wrong("p[p > 0] and q[q > 0] keep different symbols. Use p > 0 for both.")(
+            lambda p, q: (p[p > 0] * np.log2(p[p > 0] / q[q > 0])).sum()
+        ),
+        wrong("The weight is q. The data come from p: weigh with p.")(
+            lambda p, q: (q[p > 0] * np.log2(p[p > 0] / q[p > 0])).sum()
+        ),
+        *(
+            wrong("A number added to q changes what a rare symbol costs. Leave p = 0 out.")(
+                lambda p, q, small=small: (p * np.log2((p + small) / (q + small))).sum()
+            )
+            for small in (1e-15, 1e-12, 1e-10, 1e-9, 1e-8)
+        ),
         wrong("The weight p is missing before the log.")(
             lambda p, q: np.log2(p[p > 0] / q[p > 0]).sum()
         ),
@@ -546,12 +671,27 @@ def plain_log_sum_exp(s):
     return out
 
 
+def running_total(s):
+    """Log-sum-exp whose total is set to 0 once, not for each row."""
+    largest = s.max(axis=1)
+    totals = np.exp(s - largest[:, None]).sum(axis=1).cumsum()
+    return largest + np.log(totals)
+
+
+def log_sum_exp_window(arguments, index):
+    """Say which numbers make the output of this row."""
+    row = np.asarray(arguments[0], np.float64)[index[0]]
+    total = np.exp(row - row.max()).sum()
+    return f"row {index[0]}: largest {row.max():.4g}, plus the log of {total:.4g}"
+
+
 LOG_SUM_EXP = Question(
     name="log_sum_exp_rows",
     points=3,
     oracle=log_sum_exp,
     cases=cases_scores,
     rtol=1e-5,
+    window=log_sum_exp_window,
     speed=Speed(
         plain=plain_log_sum_exp,
         arguments=lambda rng: (rng.normal(size=(3000, 10)),),
@@ -574,6 +714,12 @@ LOG_SUM_EXP = Question(
                 + np.log(np.exp(s - np.maximum(s.max(axis=1), 0.0)[:, None]).sum(axis=1))
             )
         ),
+        wrong("total goes on from row to row. Set it to 0 inside the loop over n.")(
+            running_total
+        ),
+        wrong("The first score of a row may be far from the largest. Find the largest.")(
+            lambda s: s[:, 0] + np.log(np.exp(s - s[:, :1]).sum(axis=1))
+        ),
         wrong("The log is missing.")(lambda s: np.exp(log_sum_exp(s))),
         wrong("This is the largest score. The other scores add to it: log of the sum.")(
             lambda s: np.asarray(s, np.float64).max(axis=1)
@@ -589,7 +735,7 @@ LOG_SUM_EXP = Question(
 NO_ROWS = "A row of p is a distribution: entries >= 0 that sum to 1."
 NOT_BELOW = "The quality of your p is not below 1/C. Give the right class less than 1/C."
 NO_PAIR = "Return two arrays: p of shape (N, C) and labels of shape (N,), with N >= 1."
-NO_LABEL = "Labels are whole numbers from 0 to C - 1."
+NO_LABEL = "Labels are whole numbers (an array of ints) from 0 to C - 1."
 
 
 def judge_below_chance(arguments, answer):

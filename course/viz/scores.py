@@ -124,7 +124,7 @@ def last_layer(
     axis.text(
         places[-1][0][0] + 0.62,
         0,
-        f"z = w·a + b = {z:g}\n(with b = {b:g})\np = σ(z) = {p:.4f}",
+        f"z = w·a + b = {z:g}\n(with b = {b:g})\np = σ(z) = {p:.4f}".replace("-", "−"),
         va="center",
         fontsize=9,
     )
@@ -167,7 +167,7 @@ def quality(p: np.ndarray) -> Picture:
 
 def log_ladder(p: np.ndarray) -> Picture:
     """Draw -ln p with a rung for each halving, and the losses of pictures laid in a row."""
-    fig, (left, right) = figure(columns=2, height=3.2)
+    fig, (left, right) = figure(columns=2, height=3.2, width_ratios=(1, 1.2))
     curve = np.linspace(0.012, 1, 400)
     left.plot(curve, -np.log(curve), color=GREY)
     for rung in range(6):
@@ -188,7 +188,7 @@ def log_ladder(p: np.ndarray) -> Picture:
     right.barh(1, losses, left=starts, color=shades, height=0.5)
     for start, loss, value in zip(starts, losses, p, strict=True):
         right.text(start + loss / 2, 1.36, f"{value:.3g}", ha="center", fontsize=8)
-        right.text(start + loss / 2, 1, f"{loss:.2f}", ha="center", va="center", fontsize=8)
+        right.text(start + loss / 2, 1, f"{loss:.2f}", ha="center", va="center", fontsize=7)
     right.text(0, 1.62, "p of each picture:", fontsize=8)
     right.barh(0, losses.mean(), color=ORANGE, height=0.5)
     right.text(losses.mean() + 0.04, 0, f"mean {losses.mean():.4f}", va="center")
@@ -411,13 +411,13 @@ def reliability(
         axis.vlines(said, low, high, color="0.8", linewidth=7)
         axis.plot(said, true, "o-", markersize=5, linewidth=1.2)
         for x, y, n in zip(said, true, count, strict=True):
-            below = y <= x
+            below = y <= x or x < 0.1
             axis.annotate(
                 f"{n}",
                 (x, y),
-                (8 if below or x < 0.1 else -8, -10 if below else 3),
+                (8, -10) if below else (-8, 3),
                 textcoords="offset points",
-                ha="left" if below or x < 0.1 else "right",
+                ha="left" if below else "right",
                 fontsize=8,
             )
         axis.set_title(name)
