@@ -20,6 +20,7 @@ import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
 import platformdirs
 from numba import config, njit
@@ -70,6 +71,7 @@ def remove_unused(parent: Path) -> None:
 
 
 FOLDER = cache_folder()
+PROCESS = uuid4().hex[:8]  # not the number, which another machine may give again
 
 
 def compiled(function: Callable) -> Callable:
@@ -85,14 +87,22 @@ def compiled(function: Callable) -> Callable:
     42
     """
     ours = Path(function.__code__.co_filename).is_relative_to(Path(__file__).parent)
+    keep = ours and FOLDER is not None
     theirs = config.CACHE_DIR
     config.CACHE_DIR = str(FOLDER or theirs)
     try:
-        return njit(
-            cache=ours and FOLDER is not None,
+        loops = njit(
+            cache=keep,
             nogil=True,
             error_model="numpy",
             fastmath={"reassoc", "contract"},
         )(function)
     finally:
         config.CACHE_DIR = theirs  # a notebook's own functions are not our business
+    if keep:
+        # Numba numbers its files 1, 2, ...: of two processes that compile a function for
+        # float32 and for float64 at one moment, both would write number 1, and one would
+        # be read as the other. With a name of its own for each process, none can be.
+        file = loops._cache._cache_file
+        file._data_name_pattern = file._data_name_pattern.replace("{", PROCESS + "-{")
+    return loops

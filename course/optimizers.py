@@ -2,9 +2,9 @@
 
 Equations of SGD with momentum, in PyTorch's form
 
-    (1)  g[t] = dw[t] + weight_decay * w[t]
-    (2)  m[t] = momentum * m[t] + g[t]
-    (3)  w[t] = w[t] - learning_rate * m[t]
+    (1)  g[k] = dw[k] + weight_decay * w[k]
+    (2)  m[k] = momentum * m[k] + g[k]
+    (3)  w[k] = w[k] - learning_rate * m[k]
 
     m starts at the first g. weight_decay is lambda of the loss term (lambda/2)*|w|^2;
     biases are left out of it.
@@ -26,9 +26,9 @@ from course.layers.base import Layer
 @compiled
 def _w_cpu(w, m, dw, learning_rate, momentum, weight_decay, first, past):
     """Equations (1) to (3), in place; a thread has elements."""
-    for t in range(first, past):
-        m[t] = momentum * m[t] + (dw[t] + weight_decay * w[t])
-        w[t] -= learning_rate * m[t]
+    for k in range(first, past):
+        m[k] = momentum * m[k] + (dw[k] + weight_decay * w[k])
+        w[k] -= learning_rate * m[k]
 
 
 class SGD:

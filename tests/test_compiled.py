@@ -110,6 +110,26 @@ def test_two_processes_at_once(copy):
     assert run(copy) == ["50", "1"]
 
 
+def test_two_types_at_once_are_not_swapped(copy):
+    """Both processes find an empty index, as they do if they compile at one moment."""
+    at_once = """
+        import sys
+        from course.caller import caller
+        file = caller._cache._cache_file
+        if sys.argv[1:] == []:
+            file._load_index = dict  # nobody has compiled anything yet
+        print(caller({number}), type(caller({number})).__name__)
+    """
+    programs = [
+        "\n".join(line[8:] for line in at_once.format(number=number).splitlines())
+        for number in ("4", "4.5")
+    ]
+    for program in programs:
+        run(copy, program=program)
+    for program, expected in zip(programs, (["50", "int"], ["55.0", "float"]), strict=True):
+        assert run(copy, program=program.replace("== []", "== [0]")) == expected
+
+
 def test_a_folder_that_cannot_be_written(copy):
     """Nothing is kept, and everything works. (A file is in the way: not even root can.)"""
     (copy / "file").touch()

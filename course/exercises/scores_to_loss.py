@@ -251,9 +251,9 @@ SIGMOID = Question(
             lambda z: sigmoid(z) * sigmoid(-np.asarray(z))
         ),
         *(
-            wrong("Clipping z makes very small probabilities wrong. None is needed.")(
-                lambda z, end=end: sigmoid(np.clip(z, -end, end))
-            )
+            wrong(
+                f"Clipping z at {end} makes small probabilities wrong. No clipping is needed."
+            )(lambda z, end=end: sigmoid(np.clip(z, -end, end)))
             for end in (10, 20, 30)
         ),
         wrong("Brackets are missing: 1/1 + e^-z is not 1/(1 + e^-z).")(
@@ -263,7 +263,7 @@ SIGMOID = Question(
             lambda z: sigmoid(np.abs(z))
         ),
         wrong("`if` cannot look at a whole array. Use np.where(z >= 0, ..., ...).")(
-            lambda z: sigmoid(z) if z >= 0 else sigmoid(z)
+            lambda z: sigmoid(z) if z >= 0 else 1 - sigmoid(-z)
         ),
         wrong(ONE_NUMBER)(lambda z: 1 / (1 + exp(-z))),
         wrong("The 1 is missing below the line: e^-z alone is not 1 + e^-z.")(
@@ -371,7 +371,9 @@ CROSS_ENTROPY = Question(
             ).mean()
         ),
         *(
-            wrong("A small number inside the log caps the loss. Keep log p = s - lse.")(
+            wrong(
+                f"log(p + {small}) caps a loss at {-log(small):.1f}. Keep log p = s - lse."
+            )(
                 lambda s, labels, small=small: (
                     -np.log(picked(softmax(s), labels) + small).mean()
                 )
@@ -467,8 +469,8 @@ CROSS_ENTROPY_GRADIENT = Question(
 
 
 def clipped_bce(z, y, small):
-    """Binary cross-entropy with p kept away from 0 and 1."""
-    p = np.clip(sigmoid(z), small, 1 - small)
+    """Binary cross-entropy with p, in the type of z, kept away from 0 and 1."""
+    p = np.clip(1 / (1 + np.exp(-z)), small, 1 - small)
     return -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean()
 
 
@@ -497,9 +499,9 @@ BCE = Question(
             naive_bce
         ),
         *(
-            wrong("Clipping p caps the loss. At z = -1000 and y = 1 it is 1000.")(
-                lambda z, y, small=small: clipped_bce(z, y, small)
-            )
+            wrong(
+                f"Clipping p caps a loss at {-log(small):.1f}. At z = -1000 and y = 1 it is 1000."
+            )(lambda z, y, small=small: clipped_bce(z, y, small))
             for small in (1e-15, 1e-12, 1e-9, 1e-8, 1e-7)
         ),
         wrong(
@@ -583,7 +585,8 @@ def bits_window(arguments, index):
     p, q = arguments if len(arguments) == 2 else (arguments[0], np.ones_like(arguments[0]))
     sign = 1 if len(arguments) == 2 else -1
     terms = [sign * kl([a], [b]) + 0.0 for a, b in zip(p[:8], q[:8], strict=True)]
-    return f"{' + '.join(f'{term:.4g}' for term in terms)}{' + ...' * (len(p) > 8)}"
+    text = " + ".join(f"{term:.4g}" for term in terms).replace("+ -", "- ")
+    return text + " + ..." * (len(p) > 8)
 
 
 ENTROPY = Question(
@@ -639,9 +642,9 @@ KL = Question(
             lambda p, q: (q[p > 0] * np.log2(p[p > 0] / q[p > 0])).sum()
         ),
         *(
-            wrong("A number added to q changes what a rare symbol costs. Leave p = 0 out.")(
-                lambda p, q, small=small: (p * np.log2((p + small) / (q + small))).sum()
-            )
+            wrong(
+                f"q + {small} changes what a rare symbol costs. Leave p = 0 out instead."
+            )(lambda p, q, small=small: (p * np.log2((p + small) / (q + small))).sum())
             for small in (1e-15, 1e-12, 1e-10, 1e-9, 1e-8)
         ),
         wrong("The weight p is missing before the log.")(

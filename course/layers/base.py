@@ -1,5 +1,10 @@
 """What every layer is: a forward that remembers, a backward that uses the memory."""
 
+from math import prod, sqrt
+from typing import Any
+
+import numpy as np
+
 from course.device import Array
 
 
@@ -37,3 +42,14 @@ class Layer:
                 "call forward first"
             )
         return self.__dict__[name]
+
+
+def he_normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> Array:
+    """Return weights (outputs, inputs...) drawn from a normal of variance 2 / inputs.
+
+    With it the outputs of a layer that follows a ReLU vary as much as the inputs did.
+    Source: He, Zhang, Ren & Sun, ICCV 2015. Raises TypeError for a seed in place of rng.
+    """
+    if not isinstance(rng, np.random.Generator):
+        raise TypeError(f"rng is {rng!r}; it must be a generator: np.random.default_rng(0)")
+    return rng.normal(0.0, sqrt(2.0 / prod(shape[1:])), shape).astype(dtype)

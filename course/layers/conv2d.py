@@ -2,13 +2,13 @@
 
 Equations
 
-    (1)  y[n,f,i,j]  = b[f] + sum over c,u,v of w[f,c,u,v] * x[n,g+c,p,q]
-    (2)  dx[n,g+c,p,q] = sum over f,i,j,u,v  of w[f,c,u,v] * dy[n,f,i,j]
-    (3)  dw[f,c,u,v] = sum over n,i,j        of dy[n,f,i,j] * x[n,g+c,p,q]
+    (1)  y[n,f,i,j]  = b[f] + sum over c,u,v of w[f,c,u,v] * x[n,c0+c,p,q]
+    (2)  dx[n,c0+c,p,q] = sum over f,i,j,u,v  of w[f,c,u,v] * dy[n,f,i,j]
+    (3)  dw[f,c,u,v] = sum over n,i,j        of dy[n,f,i,j] * x[n,c0+c,p,q]
     (4)  db[f]       = sum over n,i,j        of dy[n,f,i,j]
 
     with p = i*SH + u*DH - top, q = j*SW + v*DW - left, 0 <= u < KH, 0 <= v < KW,
-    0 <= c < C/G, and g the first channel of the group of filter f: filters come in G
+    0 <= c < C/G, and c0 the first channel of the group of filter f: filters come in G
     groups of F/G, and group k sees channels k*C/G to (k+1)*C/G - 1 only.
 
 Shapes
@@ -20,7 +20,8 @@ Shapes
                                  and WO likewise
 
 Edges: pixels outside x are 0. A remainder of rows or columns that no window reaches is
-left out, and its gradient is 0. An empty batch gives an empty y.
+left out, and its gradient is 0. An empty batch gives an empty y. A NaN or infinity in x, w
+or dy makes NaN of whatever it touches, and at stride 1 of some gradients beside it.
 
 As in every deep-learning library this is cross-correlation: w is not flipped.
 
@@ -30,8 +31,8 @@ framing x in zeros first leaves that line without an if.
 With stride 1 faster loops compute the same. They read the framed image, WP pixels wide,
 as one long row: what tap (u,v) sees lies u*DH*WP + v*DW pixels after what tap (0,0) sees,
 for every window alike. So a tap is one pass over the image along memory, as vector
-instructions like it, in place of HO short ones. The price: KW*DW - DW more windows a row,
-which wrap around its end; nobody keeps them.
+instructions like it, in place of HO short ones. The price: (KW-1)*DW windows a row that
+wrap around its end; nobody keeps them.
 
 Lecture: lectures/09_convolution.ipynb.  Symbols: GLOSSARY.md.
 Source: LeCun et al., Proc. IEEE 86 (1998), section II; geometry from Dumoulin & Visin,
@@ -44,7 +45,7 @@ import numpy as np
 
 from course.compiled import compiled
 from course.device import Array, fill, floats, same_shape
-from course.layers.base import Layer
+from course.layers.base import Layer, he_normal
 from course.shapes import Pads, Pair, framed, integer, out_size, pads, pair
 
 
@@ -55,14 +56,14 @@ def _y_cpu(y, xp, w, b, G, SH, SW, DH, DW, first, past):
     _, CG, KH, KW = w.shape
     for plane in range(first, past):
         n, f = divmod(plane, F)
-        g = f // (F // G) * CG
+        c0 = f // (F // G) * CG
         y[n, f] = b[f]
         for c in range(CG):
             for u in range(KH):
                 for v in range(KW):
                     for i in range(HO):
                         for j in range(WO):
-                            pixel = xp[n, g + c, i * SH + u * DH, j * SW + v * DW]
+                            pixel = xp[n, c0 + c, i * SH + u * DH, j * SW + v * DW]
                             y[n, f, i, j] += w[f, c, u, v] * pixel
 
 
@@ -75,10 +76,10 @@ def _y_cpu_run(y, xp, w, b, G, DH, DW, first, past):
     run = np.empty((HO - 1) * WP + WO, y.dtype)
     for plane in range(first, past):
         n, f = divmod(plane, F)
-        g = f // (F // G) * CG
+        c0 = f // (F // G) * CG
         run[:] = b[f]
         for c in range(CG):
-            pixels = xp[n, g + c].reshape(-1)
+            pixels = xp[n, c0 + c].reshape(-1)
             for u in range(KH):
                 for v in range(KW):
                     tap, seen = w[f, c, u, v], pixels[u * DH * WP + v * DW :]
@@ -141,7 +142,7 @@ def _dw_cpu(dw, dy, xp, G, SH, SW, DH, DW, first, past):
     _, CG, KH, KW = dw.shape
     for plane in range(first, past):
         f, c = divmod(plane, CG)
-        g = f // (F // G) * CG
+        c0 = f // (F // G) * CG
         dw[f, c] = 0
         for n in range(N):
             for u in range(KH):
@@ -149,7 +150,7 @@ def _dw_cpu(dw, dy, xp, G, SH, SW, DH, DW, first, past):
                     total = dy.dtype.type(0)
                     for i in range(HO):
                         for j in range(WO):
-                            pixel = xp[n, g + c, i * SH + u * DH, j * SW + v * DW]
+                            pixel = xp[n, c0 + c, i * SH + u * DH, j * SW + v * DW]
                             total += dy[n, f, i, j] * pixel
                     dw[f, c, u, v] += total
 
@@ -161,10 +162,10 @@ def _dw_cpu_run(dw, dyp, xp, G, DH, DW, size, first, past):
     F, CG, KH, KW = dw.shape
     for plane in range(first, past):
         f, c = divmod(plane, CG)
-        g = f // (F // G) * CG
+        c0 = f // (F // G) * CG
         dw[f, c] = 0
         for n in range(N):
-            pixels, run = xp[n, g + c].reshape(-1), dyp[n, f].reshape(-1)
+            pixels, run = xp[n, c0 + c].reshape(-1), dyp[n, f].reshape(-1)
             for u in range(KH):
                 for v in range(KW):
                     seen = pixels[u * DH * WP + v * DW :]
@@ -329,8 +330,7 @@ class Conv2d(Layer):
         stride, dilation = pair("stride", stride), pair("dilation", dilation)
         pads(padding, (1, 1), kernel, stride, dilation)  # refuses what is no padding
         shape = F, C // G, *kernel
-        deviation = np.sqrt(2.0 / np.prod(shape[1:]))
-        self.params["weight"] = rng.normal(0.0, deviation, shape).astype(dtype)
+        self.params["weight"] = he_normal(rng, shape, dtype)
         if bias:
             self.params["bias"] = np.zeros(F, dtype)
         self.window = {

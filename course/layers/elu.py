@@ -2,8 +2,8 @@
 
 Equations
 
-    (1)  y[t]  = x[t]  if x[t] > 0, else alpha * (exp(x[t]) - 1)
-    (2)  dx[t] = dy[t] if x[t] > 0, else alpha * exp(x[t]) * dy[t]
+    (1)  y[k]  = x[k]  if x[k] > 0, else alpha * (exp(x[k]) - 1)
+    (2)  dx[k] = dy[k] if x[k] > 0, else alpha * exp(x[k]) * dy[k]
 
 Shapes
 
@@ -27,16 +27,16 @@ from course.layers.base import Layer
 def _y_cpu(y, x, alpha, first, past):
     """Equation (1); a thread has elements."""
     zero = x.dtype.type(0)
-    for t in range(first, past):
-        y[t] = x[t] if x[t] > zero else alpha * np.expm1(x[t])
+    for k in range(first, past):
+        y[k] = x[k] if x[k] > zero else alpha * np.expm1(x[k])
 
 
 @compiled
 def _dx_cpu(dx, dy, x, alpha, first, past):
     """Equation (2); a thread has elements."""
     zero = x.dtype.type(0)
-    for t in range(first, past):
-        dx[t] = dy[t] if x[t] > zero else alpha * np.exp(x[t]) * dy[t]
+    for k in range(first, past):
+        dx[k] = dy[k] if x[k] > zero else alpha * np.exp(x[k]) * dy[k]
 
 
 def elu_forward(x: Array, alpha: float = 1.0) -> Array:

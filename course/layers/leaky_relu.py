@@ -2,8 +2,8 @@
 
 Equations
 
-    (1)  y[t]  = x[t]  if x[t] > 0, else negative_slope * x[t]
-    (2)  dx[t] = dy[t] if x[t] > 0, else negative_slope * dy[t]
+    (1)  y[k]  = x[k]  if x[k] > 0, else negative_slope * x[k]
+    (2)  dx[k] = dy[k] if x[k] > 0, else negative_slope * dy[k]
 
 Shapes
 
@@ -27,16 +27,16 @@ from course.layers.base import Layer
 def _y_cpu(y, x, negative_slope, first, past):
     """Equation (1); a thread has elements."""
     zero = x.dtype.type(0)
-    for t in range(first, past):
-        y[t] = x[t] if x[t] > zero else negative_slope * x[t]
+    for k in range(first, past):
+        y[k] = x[k] if x[k] > zero else negative_slope * x[k]
 
 
 @compiled
 def _dx_cpu(dx, dy, x, negative_slope, first, past):
     """Equation (2); a thread has elements."""
     zero = x.dtype.type(0)
-    for t in range(first, past):
-        dx[t] = dy[t] if x[t] > zero else negative_slope * dy[t]
+    for k in range(first, past):
+        dx[k] = dy[k] if x[k] > zero else negative_slope * dy[k]
 
 
 def leaky_relu_forward(x: Array, negative_slope: float = 0.01) -> Array:

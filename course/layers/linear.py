@@ -28,7 +28,7 @@ import numpy as np
 
 from course.compiled import compiled
 from course.device import Array, fill, floats, same_shape
-from course.layers.base import Layer
+from course.layers.base import Layer, he_normal
 from course.shapes import integer
 
 
@@ -148,8 +148,7 @@ class Linear(Layer):
         super().__init__()
         I = integer("in_features", in_features, 1)
         O = integer("out_features", out_features, 1)
-        w = rng.normal(0.0, np.sqrt(2.0 / I), (O, I))
-        self.params["weight"] = w.astype(dtype)
+        self.params["weight"] = he_normal(rng, (O, I), dtype)
         if bias:
             self.params["bias"] = np.zeros(O, dtype)
 

@@ -2,8 +2,8 @@
 
 Equations
 
-    (1)  y[t]  = max(0, x[t])
-    (2)  dx[t] = dy[t] if x[t] > 0, else 0
+    (1)  y[k]  = max(0, x[k])
+    (2)  dx[k] = dy[k] if x[k] > 0, else 0
 
 Shapes
 
@@ -27,17 +27,17 @@ from course.layers.base import Layer
 def _y_cpu(y, x, first, past):
     """Equation (1); a thread has elements."""
     zero = x.dtype.type(0)
-    for t in range(first, past):
-        y[t] = zero if x[t] <= zero else x[t]
+    for k in range(first, past):
+        y[k] = zero if x[k] <= zero else x[k]
 
 
 @compiled
 def _dx_cpu(dx, dy, x, first, past):
     """Equation (2); a thread has elements."""
     zero = x.dtype.type(0)
-    for t in range(first, past):
-        upstream = dy[t]  # read in any case: no branch, so vector instructions fit
-        dx[t] = zero if x[t] <= zero else upstream
+    for k in range(first, past):
+        upstream = dy[k]  # read in any case: no branch, so vector instructions fit
+        dx[k] = zero if x[k] <= zero else upstream
 
 
 def relu_forward(x: Array) -> Array:

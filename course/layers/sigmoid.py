@@ -2,8 +2,8 @@
 
 Equations
 
-    (1)  y[t]  = 1 / (1 + exp(-x[t]))
-    (2)  dx[t] = dy[t] * y[t] * (1 - y[t])
+    (1)  y[k]  = 1 / (1 + exp(-x[k]))
+    (2)  dx[k] = dy[k] * y[k] * (1 - y[k])
 
 Shapes
 
@@ -28,20 +28,20 @@ from course.layers.base import Layer
 def _y_cpu(y, x, first, past):
     """Equation (1); a thread has elements."""
     zero, one = x.dtype.type(0), x.dtype.type(1)
-    for t in range(first, past):
-        if x[t] > zero:
-            y[t] = one / (one + np.exp(-x[t]))
+    for k in range(first, past):
+        if x[k] > zero:
+            y[k] = one / (one + np.exp(-x[k]))
         else:
-            small = np.exp(x[t])
-            y[t] = small / (one + small)
+            small = np.exp(x[k])
+            y[k] = small / (one + small)
 
 
 @compiled
 def _dx_cpu(dx, dy, y, first, past):
     """Equation (2); a thread has elements."""
     one = y.dtype.type(1)
-    for t in range(first, past):
-        dx[t] = dy[t] * y[t] * (one - y[t])
+    for k in range(first, past):
+        dx[k] = dy[k] * y[k] * (one - y[k])
 
 
 def sigmoid_forward(x: Array) -> Array:

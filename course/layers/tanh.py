@@ -2,8 +2,8 @@
 
 Equations
 
-    (1)  y[t]  = tanh(x[t])
-    (2)  dx[t] = dy[t] * (1 - y[t]) * (1 + y[t])
+    (1)  y[k]  = tanh(x[k])
+    (2)  dx[k] = dy[k] * (1 - y[k]) * (1 + y[k])
 
 Shapes
 
@@ -27,16 +27,16 @@ from course.layers.base import Layer
 @compiled
 def _y_cpu(y, x, first, past):
     """Equation (1); a thread has elements."""
-    for t in range(first, past):
-        y[t] = np.tanh(x[t])
+    for k in range(first, past):
+        y[k] = np.tanh(x[k])
 
 
 @compiled
 def _dx_cpu(dx, dy, y, first, past):
     """Equation (2); a thread has elements."""
     one = y.dtype.type(1)
-    for t in range(first, past):
-        dx[t] = dy[t] * (one - y[t]) * (one + y[t])
+    for k in range(first, past):
+        dx[k] = dy[k] * (one - y[k]) * (one + y[k])
 
 
 def tanh_forward(x: Array) -> Array:

@@ -6,7 +6,9 @@ from numpy.lib.stride_tricks import sliding_window_view
 from scipy.signal import convolve2d
 
 from course.checks import check_layer
-from course.layers import Conv2d, conv2d_backward, conv2d_forward
+from course.device import fill
+from course.layers import Conv2d, Linear, conv2d_backward, conv2d_forward
+from course.layers import conv2d as loops
 
 NONE = (0, 0), (0, 0)
 
@@ -299,3 +301,29 @@ def test_wrong_dy_is_refused(dy, error, says):
 def test_impossible_layer_is_refused(arguments, keywords, error, says, rng):
     with pytest.raises(error, match=says):
         Conv2d(*arguments, **keywords, rng=rng)
+
+
+@pytest.mark.parametrize("layer, sizes", [(Conv2d, (1, 2, 3)), (Linear, (2, 3))])
+def test_a_seed_is_no_generator(layer, sizes):
+    with pytest.raises(TypeError, match=r"rng is 0; it must be a generator: np.random"):
+        layer(*sizes, rng=0)
+
+
+@pytest.mark.parametrize("dtype, tolerance", [(np.float32, 1e-5), (np.float64, 1e-12)])
+def test_the_fast_loops_are_the_plain_ones(dtype, tolerance, rng):
+    """At stride 1 the runs along memory do what the loops that we teach do."""
+    N, C, F, G, H, W, KH, KW, DH, DW = 2, 6, 4, 2, 9, 8, 3, 2, 2, 3
+    HO, WO = H - DH * (KH - 1), W - DW * (KW - 1)
+    x = rng.normal(size=(N, C, H, W)).astype(dtype)
+    w = rng.normal(size=(F, C // G, KH, KW)).astype(dtype)
+    b = rng.normal(size=F).astype(dtype)
+    dy = rng.normal(size=(N, F, HO, WO)).astype(dtype)
+    y, dx, dw = np.empty_like(dy), np.empty_like(x), np.empty_like(w)
+    window = G, 1, 1, DH, DW
+    fill(loops._y_cpu, N * F, y, x, w, b, *window)
+    fill(loops._dx_cpu, N * C, dx, dy, w, *window)
+    fill(loops._dw_cpu, F * C // G, dw, dy, x, *window)
+    keywords = {"dilation": (DH, DW), "groups": G}
+    fast = conv2d_forward(x, w, b, **keywords), *conv2d_backward(dy, x, w, **keywords)
+    for name, plain, quick in zip(["y", "dx", "dw"], [y, dx, dw], fast, strict=False):
+        np.testing.assert_allclose(quick, plain, tolerance, tolerance, err_msg=name)

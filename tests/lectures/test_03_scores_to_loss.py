@@ -94,6 +94,8 @@ def test_binary_cross_entropy_has_the_minus(text):
     nats = log_loss(y, expit(z))
     shows(text, [round(nats, 4), round(nats / np.log(2), 4)])
     shows(text, [-1000, 1, 1000])  # z, y, loss
+    before = next(line for line in text.splitlines() if line.startswith("before"))
+    shows(before, right.round(2))
     for words, sign in (("with the minus", 1), ("as on the slide", -1)):
         moved = z.copy()
         for _ in range(20):
