@@ -10,6 +10,7 @@ import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
 from course.exercises.spec import Mutant, Question, Speed
+from course.layers import conv2d_forward, maxpool2d_forward, relu_forward
 
 IMAGE = np.array(
     [
@@ -34,6 +35,8 @@ HOMEWORK_IMAGE = np.array(
 HOMEWORK_FILTER = np.array([[0.0, -1.0, 0.0], [1.0, 1.0, 1.0], [0.0, -1.0, 0.0]])
 
 FLIPPED = "You flip the filter: w[0] must meet the first pixel of the window, not the last."
+OVERWRITTEN = "Each product overwrites the one before. Add them up: +=, not =."
+EARLY = "Only the first row is computed. Does `return` stand inside the loop?"
 RANGE = "The last window is lost: n pixels hold n-K+1 windows, so the range ends there."
 
 
@@ -258,6 +261,40 @@ def stride_on_rows_only(x, w, stride):
     return correlated(x, w)[::stride][:HO, :WO]
 
 
+def transposed_taps(x, w, stride):
+    """Row and column of the tap exchanged."""
+    y = np.zeros(size_of(x, w, stride))
+    for i, j, u, v in np.ndindex(*y.shape, *w.shape):
+        y[i, j] += w[v, u] * x[i * stride + u, j * stride + v]
+    return y
+
+
+def stride_on_taps(x, w, stride):
+    """The taps are spread out by the stride, and the windows are not."""
+    size = size_of(x, w, stride)
+    return loops(x, w, 1, size, lambda i, j, u, v: (i + u * stride, j + v * stride))
+
+
+def counted_before_dividing(x, w, stride):
+    """The number of windows without a stride, divided by the stride."""
+    size = ((n - K + 1) // stride for n, K in zip(x.shape, w.shape, strict=True))
+    return loops(x, w, stride, tuple(size), lambda i, j, u, v: (i + u, j + v))
+
+
+def last_product(x, w, stride=1):
+    """Each window's last product alone, as = in place of += leaves it."""
+    last = np.zeros(w.shape)
+    last[-1, -1] = w[-1, -1]
+    return correlated(x, last, stride)
+
+
+def first_row_only(x, w, stride=1):
+    """The right size, but the function returns after its first row."""
+    y = correlated(x, w, stride)
+    y[1:] = 0
+    return y
+
+
 def last_left_at_zero(x, w, stride=1):
     """The output has the right size, but the loops stop one window early."""
     y = correlated(x, w, stride)
@@ -268,6 +305,44 @@ def last_left_at_zero(x, w, stride=1):
 def one_axis_flipped(x, w):
     """The rows of the filter upside down, its columns not."""
     return painted(x, np.asarray(w)[::-1])
+
+
+def whole_windows(x, w):
+    """As many outputs as there are whole windows; an error if there are none."""
+    y = np.zeros((x.shape[0] - w.shape[0] + 1, x.shape[1] - w.shape[1] + 1))
+    return loops(x, w[::-1, ::-1], 1, y.shape, lambda i, j, u, v: (i + u, j + v))
+
+
+def negative_taps(x, w):
+    """w[i-p, j-q] for every pixel below the upper bound, negative indices included."""
+    y = np.zeros((x.shape[0] + w.shape[0] - 1, x.shape[1] + w.shape[1] - 1))
+    for i, j, p, q in np.ndindex(*y.shape, *x.shape):
+        if i - p < w.shape[0] and j - q < w.shape[1]:
+            y[i, j] += x[p, q] * w[i - p, j - q]
+    return y
+
+
+def negative_columns(w, n):
+    """T[i, j] for every j below n, negative ones included."""
+    T = np.zeros((n, n))
+    for i, u in np.ndindex(n, len(w)):
+        if (j := i + u - len(w) // 2) < n:
+            T[i, j] = w[u]
+    return T
+
+
+def whole_rows(w, n):
+    """The rows of whole windows alone: the matrix of "valid"."""
+    T = np.zeros((n - len(w) + 1, n))
+    for i in range(len(T)):
+        T[i, i : i + len(w)] = w
+    return T
+
+
+def layers(x, w, stride, padding, pool):
+    """The homework through the course's layers, as batches with channels."""
+    z = conv2d_forward(x[None, None], w[None, None], stride=stride, padding=padding)
+    return maxpool2d_forward(relu_forward(z), pool)
 
 
 def pooled(a, pool, step, choose=np.max):
@@ -326,6 +401,13 @@ CORR1D = Question(
     mutants=(
         wrong(FLIPPED)(lambda x, w: correlated_1d(x, w[::-1])),
         wrong(RANGE)(lambda x, w: correlated_1d(x, w)[:-1]),
+        wrong(OVERWRITTEN)(lambda x, w: x[len(w) - 1 :] * w[-1]),
+        wrong("Only the first output is computed. Does `return` stand inside the loop?")(
+            lambda x, w: correlated_1d(x, w) * (np.arange(len(x) - len(w) + 1) == 0)
+        ),
+        wrong("y is too long: n pixels hold n-K+1 whole windows, so y has that size.")(
+            lambda x, w: np.append(correlated_1d(x, w), np.zeros(len(w) - 1))
+        ),
         wrong("The last output stays 0: the loop stops one window early.")(
             lambda x, w: np.append(correlated_1d(x, w)[:-1], 0)
         ),
@@ -369,7 +451,10 @@ TOEPLITZ = Question(
             )
         ),
         wrong('Rows are missing: with "same" there is a row for each of the n pixels.')(
-            lambda w, n: banded(w, n)[len(w) // 2 : n - len(w) // 2]
+            whole_rows
+        ),
+        wrong("A negative column counts from the end in NumPy. Write only if 0 <= j < n.")(
+            negative_columns
         ),
         wrong("Every tap stands on the diagonal. Tap u belongs u - K//2 columns on.")(
             lambda w, n: np.eye(n) * np.sum(w)
@@ -416,6 +501,45 @@ CORR2D = Question(
         wrong("The range counts windows and also walks in strides. Do one of the two.")(
             stride_in_the_bound
         ),
+        wrong(OVERWRITTEN)(last_product),
+        wrong(EARLY)(first_row_only),
+        wrong("Divide, then add 1: (H - KH)//stride + 1, not (H - KH + 1)//stride.")(
+            counted_before_dividing
+        ),
+        wrong("You move the taps by the stride. The window moves: x[i*stride + u, ...].")(
+            stride_on_taps
+        ),
+        wrong("The size is right, but window (i, j) begins at (i*stride, j*stride).")(
+            lambda x, w, stride: loops(
+                x, w, 1, size_of(x, w, stride), lambda i, j, u, v: (i + u, j + v)
+            )
+        ),
+        wrong("Your windows are centred on a pixel. Here they begin at (i, j)*stride.")(
+            lambda x, w, stride: loops(
+                x,
+                w,
+                stride,
+                size_of(x, w, stride),
+                lambda i, j, u, v: (i + u - w.shape[0] // 2, j + v - w.shape[1] // 2),
+            )
+        ),
+        wrong("The taps are transposed: rows of w go with u, columns with v: w[u, v].")(
+            transposed_taps
+        ),
+        wrong("You count as if the stride were 1: (H - KH)//stride + 1 windows fit.")(
+            lambda x, w, stride: loops(
+                x, w, stride, size_of(x, w, 1), lambda i, j, u, v: (i + u, j + v)
+            )
+        ),
+        wrong("The width is counted from the height. Columns come from W and KW.")(
+            lambda x, w, stride: loops(
+                x,
+                w,
+                stride,
+                size_of(x, w, stride)[:1] * 2,
+                lambda i, j, u, v: (i + u, j + v),
+            )
+        ),
         wrong("The stride works on rows only. Window (i, j) begins in column j*stride.")(
             stride_on_rows_only
         ),
@@ -448,6 +572,8 @@ CORR2D_FAST = Question(
         wrong("You read x[j+v, i+u]. Rows go with i and u and come first: x[i+u, j+v].")(
             lambda x, w: swapped_pixels(x, w, 1)
         ),
+        wrong(OVERWRITTEN)(last_product),
+        wrong(EARLY)(first_row_only),
         wrong(f"{RANGE[:-1]}, along both axes.")(lambda x, w: correlated(x, w)[:-1, :-1]),
         wrong("The last row and column stay 0: the loops stop one window early.")(
             last_left_at_zero
@@ -492,9 +618,13 @@ CONVOLVE2D = Question(
             one_axis_flipped
         ),
         wrong("You keep only whole windows. Full means H+KH-1 rows: every overlap counts.")(
-            lambda x, w: painted(x, w)[
-                w.shape[0] - 1 : x.shape[0], w.shape[1] - 1 : x.shape[1]
-            ]
+            whole_windows
+        ),
+        wrong("A negative index counts from the end in NumPy: ask for 0 <= i-p as well.")(
+            negative_taps
+        ),
+        wrong("One row and column too many: n pixels and K taps overlap n+K-1 times.")(
+            lambda x, w: np.pad(painted(x, w), (0, 1))
         ),
         wrong('Your output is as large as x ("same"). Full has H+KH-1 rows.')(
             lambda x, w: painted(x, w)[(w.shape[0] - 1) // 2 :, (w.shape[1] - 1) // 2 :][
@@ -521,7 +651,7 @@ def overwritten(x, w):
     return y
 
 
-JOBS = ("identity", "move right", "box blur", "change to the right", "Laplacian", "sharpen")
+JOBS = ("nothing", "move right", "box blur", "change to the right", "Laplacian", "sharpen")
 
 FILTER_BANK = Question(
     name="filter_bank",
@@ -541,6 +671,12 @@ FILTER_BANK = Question(
         ),
         wrong("Filter 3 has the wrong sign: right minus left, so the right tap is +1.")(
             lambda: changed_filters(3, -six_filters()[3])
+        ),
+        wrong("Filter 3 is the plain difference: two taps, +1 and -1, nothing divided.")(
+            lambda: changed_filters(3, six_filters()[3] / 2)
+        ),
+        wrong("That is the Sobel filter. Number 3 looks at one row only, the middle one.")(
+            lambda: changed_filters(3, [[-1, 0, 1], [-2, 0, 2], [-1, 0, 1]])
         ),
         wrong("Filter 3 measures change from top to bottom. Put it into the middle row.")(
             lambda: changed_filters(3, six_filters()[3].T)
@@ -580,6 +716,15 @@ BY_HAND = Question(
         wrong("The minus signs are lost: the taps above and below the centre are -1.")(
             lambda: stages(HOMEWORK_IMAGE, np.abs(HOMEWORK_FILTER), 2)
         ),
+        wrong("The numbers are right. The last map is a list of one row too: [[3]].")(
+            lambda: (*by_hand()[:2], 3)
+        ),
+        wrong("The numbers are right. The last map is a list of one row: [[3]], not [3].")(
+            lambda: (*by_hand()[:2], [3])
+        ),
+        wrong(
+            "Rows and columns are swapped: the second window is to the right of the first."
+        )(lambda: tuple(a.T for a in by_hand())),
         wrong("ReLU did nothing: what is below zero becomes 0.")(
             lambda: (by_hand()[0], by_hand()[0], by_hand()[2])
         ),
@@ -643,6 +788,20 @@ HOMEWORK = Question(
         wrong("Pool windows that hang over the edge are left out (the size is floored).")(
             pool_keeps_the_remainder
         ),
+        wrong("The third argument of conv2d_forward is the bias. Write stride=, padding=.")(
+            lambda x, w, stride, padding, pool: conv2d_forward(
+                x[None, None], w[None, None], stride, padding
+            )
+        ),
+        wrong("maxpool2d_forward returns two things. Take the first: y, _ = ...")(layers),
+        wrong("Your map has 4 axes, (N, C, H, W). The plane in it is y[0, 0].")(
+            lambda x, w, stride, padding, pool: layers(x, w, stride, padding, pool)[0]
+        ),
+        wrong("You took absolute values. ReLU turns what is below zero into 0.")(
+            lambda x, w, stride, padding, pool: pooled(
+                np.abs(stages(x, w, stride, padding, 1)[0]), pool, pool
+            )
+        ),
         wrong("You return the map after ReLU. The pooling is missing.")(
             lambda x, w, stride, padding, pool: stages(x, w, stride, padding, 1)[1]
         ),
@@ -657,6 +816,8 @@ HOMEWORK = Question(
 
 def unmasks(arguments, answer):
     """Say why the two versions agree on this image and filter, if they do."""
+    if not isinstance(answer, tuple | list) or len(answer) != 2:
+        return "Return two arrays: the image and the filter, as in `return x, w`."
     x, w = (np.asarray(a, np.float64) for a in answer)
     if x.ndim != 2 or w.ndim != 2 or not w.size:
         return f"x and w must be 2-D arrays; yours have {x.ndim} and {w.ndim} axes."

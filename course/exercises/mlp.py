@@ -216,6 +216,7 @@ def pieces(rng: np.random.Generator) -> Iterator[tuple]:
     """Inputs, weights and biases of maxout layers of all small sizes."""
     w = np.array([[[1.0, 1.0]], [[3.0, -1.0]]])
     yield np.array([[1.0, 2.0]]), w, np.array([[0.0], [1.0]])
+    yield np.array([[1.0, 2.0]]), w, np.array([[0.0], [2.0]])  # both pieces are 3
     k = 0
     for N in (1, 2, 4):
         for I in (1, 2, 3):
@@ -259,6 +260,12 @@ def _forward_without_bias(x, theta1, b1, theta2, b2):
     return a2, sigmoid(a2 @ theta2.T)
 
 
+@wrong("b2 is missing: the output layer has biases too, z3 = a2 @ Θ2.T + b2.")
+def _forward_without_b2(x, theta1, b1, theta2, b2):
+    a2 = sigmoid(x @ theta1.T + b1)
+    return a2, sigmoid(a2 @ theta2.T)
+
+
 @wrong("The bias is added after the sigmoid. It belongs inside: g(a @ Θ.T + b).")
 def _forward_bias_outside(x, theta1, b1, theta2, b2):
     a2 = sigmoid(x @ theta1.T) + b1
@@ -281,6 +288,18 @@ def _forward_collapsed(x, theta1, b1, theta2, b2):
 def _forward_mirrored(x, theta1, b1, theta2, b2):
     a2 = sigmoid(-(x @ theta1.T + b1))
     return a2, sigmoid(-(a2 @ theta2.T + b2))
+
+
+@wrong("The second layer gets z2. Feed it the activation: z3 = a2 @ Θ2.T + b2.")
+def _forward_fed_z(x, theta1, b1, theta2, b2):
+    z2 = x @ theta1.T + b1
+    return sigmoid(z2), sigmoid(z2 @ theta2.T + b2)
+
+
+@wrong("You return z2 and z3. Return what comes after the sigmoid: a2 and a3.")
+def _forward_before_sigmoid(x, theta1, b1, theta2, b2):
+    z2 = x @ theta1.T + b1
+    return z2, sigmoid(z2) @ theta2.T + b2
 
 
 # ----------------------------------------------------- wrong answers: backward
@@ -328,6 +347,33 @@ def _backward_sums(x, y, a2, a3, theta2):
 @wrong("g' is taken of the wrong layer: δ2 needs a2 * (1 - a2), not x * (1 - x).")
 def _backward_prime_of_x(x, y, a2, a3, theta2):
     return back(x, y, a2, a3, theta2, prime=x * (1 - x))
+
+
+@wrong("The weight gradients are transposed: dΘ has the shape of Θ, δ.T @ a.")
+def _backward_transposed(x, y, a2, a3, theta2):
+    d1, e1, d2, e2 = back(x, y, a2, a3, theta2)
+    return d1.T, e1, d2.T, e2
+
+
+@wrong("You divide by N twice: once is a mean, in δ3 or at the end, not in both.")
+def _backward_mean_twice(x, y, a2, a3, theta2):
+    return back(x, y, a2, a3, theta2, last=(a3 - y) / len(x))
+
+
+@wrong("You divide by N times n3. The mean is over the N samples only.")
+def _backward_mean_of_all(x, y, a2, a3, theta2):
+    return back(x, y, a2, a3, theta2, last=(a3 - y) / a3.shape[1])
+
+
+@wrong("db1 and db2 are sums. They are means over the samples too: divide by N.")
+def _backward_bias_sums(x, y, a2, a3, theta2):
+    d1, e1, d2, e2 = back(x, y, a2, a3, theta2)
+    return d1, e1 * len(x), d2, e2 * len(x)
+
+
+@wrong("1 - a2² is the derivative of tanh. For the sigmoid, g' is a2 * (1 - a2).")
+def _backward_tanh(x, y, a2, a3, theta2):
+    return back(x, y, a2, a3, theta2, prime=1 - a2**2)
 
 
 # --------------------------------------------------- wrong answers: the penalty
@@ -380,6 +426,20 @@ def _penalty_frozen_bias(Delta, Theta, n, lam):
     return D
 
 
+@wrong("Column 0 is a sum: without a penalty, it is still the mean Δ/n.")
+def _penalty_bias_sum(Delta, Theta, n, lam):
+    D = Delta / n + lam * Theta
+    D[:, 0] = Delta[:, 0]
+    return D
+
+
+@wrong("The penalty is half too small: the gradient of λ/2 |Θ|² is λΘ, not λΘ/2.")
+def _penalty_halved(Delta, Theta, n, lam):
+    D = Delta / n + lam / 2 * Theta
+    D[:, 0] = Delta[:, 0] / n
+    return D
+
+
 # ---------------------------------------------------------- wrong answers: ELU
 
 
@@ -408,6 +468,21 @@ def _elu_everywhere(z, alpha):
     return alpha * (np.exp(z) - 1)
 
 
+@wrong("The branches are swapped: np.where(z > 0, z, ...) takes z where z > 0.")
+def _elu_swapped(z, alpha):
+    return np.where(z > 0, alpha * (np.exp(z) - 1), z)
+
+
+@wrong("The larger of z and α(e^z - 1) is not ELU: where z > 0, it may be the second.")
+def _elu_maximum(z, alpha):
+    return np.maximum(z, alpha * (np.exp(z) - 1))
+
+
+@wrong("The sign is turned: below zero ELU is negative, α(e^z - 1).")
+def _elu_positive(z, alpha):
+    return np.where(z > 0, z, alpha * (1 - np.exp(z)))
+
+
 @wrong("The derivative without α: below zero it is α e^z.")
 def _elu_grad_plain(z, alpha):
     return np.where(z > 0, 1.0, np.exp(z))
@@ -432,6 +507,11 @@ def _elu_grad_of_a(z, alpha):
 @wrong("Above zero the derivative of z is 1, not z.")
 def _elu_grad_line(z, alpha):
     return np.where(z > 0, z, alpha * np.exp(z))
+
+
+@wrong("Positive numbers too: where z > 0, ELU is z, and its derivative is 1.")
+def _elu_grad_everywhere(z, alpha):
+    return alpha * np.exp(z)
 
 
 # -------------------------------------------------------- wrong answers: PReLU
@@ -477,6 +557,21 @@ def _prelu_scaled(dy, z, s):
     return dz_of(dy, z, s), np.where(z > 0, 0, s * z * dy).sum(0)
 
 
+@wrong("ds is summed along axis 1, over neurons. Sum over the samples: axis 0.")
+def _prelu_wrong_axis(dy, z, s):
+    return dz_of(dy, z, s), np.where(z > 0, 0, z * dy).sum(1)
+
+
+@wrong("dz lacks the upstream gradient: it is dy above zero, and s * dy below.")
+def _prelu_dz_alone(dy, z, s):
+    return dz_of(np.ones(dy.shape), z, s), np.where(z > 0, 0, z * dy).sum(0)
+
+
+@wrong("The two sides are swapped: the slope works below zero, in dz and in ds.")
+def _prelu_swapped(dy, z, s):
+    return np.where(z > 0, s * dy, dy), np.where(z > 0, z * dy, 0).sum(0)
+
+
 # ------------------------------------------------------- wrong answers: maxout
 
 
@@ -520,6 +615,12 @@ def _maxout_absolute(x, w, b):
 def _maxout_clipped(x, w, b):
     z = every_piece(x, w, b)
     return np.maximum(z.max(0), 0), z.argmax(0)
+
+
+@wrong("Of two equal pieces the first wins, as in np.argmax; you take the last.")
+def _maxout_last_tie(x, w, b):
+    z = every_piece(x, w, b)
+    return z.max(0), len(w) - 1 - z[::-1].argmax(0)
 
 
 def shared(dy, x, w, winner, share):
@@ -569,6 +670,27 @@ def _maxout_overwritten(dy, x, w, winner):
     return dx, dw, db
 
 
+@wrong("dw[winner, o] += adds only once where an index repeats: loop, or use np.add.at.")
+def _maxout_repeats(dy, x, w, winner):
+    dx, _, _ = shared(dy, x, w, winner, winners(w, winner))
+    dw, db, o = np.zeros(w.shape), np.zeros(w.shape[:2]), np.arange(w.shape[1])
+    dw[winner, o] += dy[:, :, None] * x[:, None]
+    db[winner, o] += dy
+    return dx, dw, db
+
+
+@wrong("dx keeps only the last piece. Every piece that won somewhere adds to it: dx +=.")
+def _maxout_dx_replaced(dy, x, w, winner):
+    _, dw, db = shared(dy, x, w, winner, winners(w, winner))
+    return np.where(winner == len(w) - 1, dy, 0) @ w[-1], dw, db
+
+
+@wrong("dw and db are means. Sum over the samples: dy holds the 1/N already.")
+def _maxout_means(dy, x, w, winner):
+    dx, dw, db = shared(dy, x, w, winner, winners(w, winner))
+    return dx, dw / len(x), db / len(x)
+
+
 @wrong("The upstream gradient is lost: multiply by dy[n, o], it is not always 1.")
 def _maxout_ones(dy, x, w, winner):
     return shared(np.ones(dy.shape), x, w, winner, winners(w, winner))
@@ -579,13 +701,15 @@ def _maxout_ones(dy, x, w, winner):
 
 def judge_steep(arguments, answer) -> str | None:
     """Return None if the shown version fails on the answer, else what is missing."""
-    z, s = answer
+    if not isinstance(answer, tuple | list) or len(answer) != 2 or np.size(answer[1]) != 1:
+        return "Return two things: z, an array of numbers, and then s, one number."
+    z, s = answer[0], np.ravel(answer[1])[0]
     z, s = np.asarray(z, np.float64), float(s)
     if z.size == 0 or not np.isfinite(z).all() or not np.isfinite(s):
         return "Give an array with at least one finite number, and a finite slope."
     right = np.where(z > 0, z, s * z)
     shown = np.maximum(s * z, z)
-    if np.allclose(right, shown):
+    if np.allclose(right, shown, rtol=1e-9, atol=0):
         return f"With s = {s:g} both give {right.ravel()[:4].tolist()}: nothing breaks."
     return None
 
@@ -600,7 +724,7 @@ def _sunny():
     return np.array([1.0, 2.0]), 0.5
 
 
-@wrong("s = 1 is the _border: both versions give z itself. Go beyond.")
+@wrong("s = 1 is the border: both versions give z itself. Go beyond.")
 def _border():
     return np.array([-1.0, 2.0]), 1.0
 
@@ -630,6 +754,21 @@ def _fast_open_end(x, theta1, b1, theta2, b2):
 def _fast_short(x, theta1, b1, theta2, b2):
     a2 = sigmoid(x[:, :-1] @ theta1[:, :-1].T + b1)
     return sigmoid(a2[:, :-1] @ theta2[:, :-1].T + b2)
+
+
+@wrong("Θ is read as [j, i]. Neuron i has row i: Θ[i, j] * x[n, j].")
+def _fast_untransposed(x, theta1, b1, theta2, b2):
+    return _forward_untransposed.run(x, theta1, b1, theta2, b2)[1]
+
+
+@wrong("The hidden layer has no sigmoid: store 1 / (1 + np.exp(-total)) in a2.")
+def _fast_collapsed(x, theta1, b1, theta2, b2):
+    return _forward_collapsed.run(x, theta1, b1, theta2, b2)[1]
+
+
+@wrong("The sigmoid has the wrong sign: it is 1 / (1 + np.exp(-total)), with a minus.")
+def _fast_mirrored(x, theta1, b1, theta2, b2):
+    return _forward_mirrored.run(x, theta1, b1, theta2, b2)[1]
 
 
 def plain_loops(x, theta1, b1, theta2, b2):
@@ -669,6 +808,11 @@ def window_forward(arguments: tuple, index: tuple) -> str:
     return f"g({' + '.join(terms)} + {b[i]:.3g}) (weight·input, bias)"
 
 
+def window_fast(arguments: tuple, index: tuple) -> str:
+    """Say which sum gives an output."""
+    return window_forward(arguments, (1, *index))
+
+
 def window_elu(arguments: tuple, index: tuple) -> str:
     """Say which number went in."""
     z, alpha = arguments
@@ -684,10 +828,13 @@ QUESTIONS = (
         mutants=(
             _forward_untransposed,
             _forward_without_bias,
+            _forward_without_b2,
             _forward_bias_outside,
             _forward_open_end,
             _forward_collapsed,
             _forward_mirrored,
+            _forward_fed_z,
+            _forward_before_sigmoid,
         ),
         hints=(
             "One layer is z = a @ Θ.T + b: check it with the shapes, (N, n1) @ (n1, n2).",
@@ -709,6 +856,11 @@ QUESTIONS = (
             _backward_squared,
             _backward_sums,
             _backward_prime_of_x,
+            _backward_transposed,
+            _backward_mean_twice,
+            _backward_mean_of_all,
+            _backward_bias_sums,
+            _backward_tanh,
         ),
         hints=(
             "Begin with delta3 = a3 - y, of shape (N, n3).",
@@ -729,6 +881,8 @@ QUESTIONS = (
             _penalty_of_sum,
             _penalty_grows,
             _penalty_frozen_bias,
+            _penalty_bias_sum,
+            _penalty_halved,
         ),
         hints=(
             "Compute Delta / n + lam * Theta for all entries first.",
@@ -740,7 +894,16 @@ QUESTIONS = (
         points=1,
         oracle=elu_value,
         cases=pre_activations,
-        mutants=(_elu_plain, _elu_jump, _elu_misplaced, _elu_leaky, _elu_everywhere),
+        mutants=(
+            _elu_plain,
+            _elu_jump,
+            _elu_misplaced,
+            _elu_leaky,
+            _elu_everywhere,
+            _elu_swapped,
+            _elu_maximum,
+            _elu_positive,
+        ),
         hints=(
             "np.where(condition, a, b) takes a where the condition holds, and b elsewhere.",
             "Below zero: alpha * (np.exp(z) - 1).",
@@ -758,6 +921,7 @@ QUESTIONS = (
             _elu_grad_minus_one,
             _elu_grad_of_a,
             _elu_grad_line,
+            _elu_grad_everywhere,
         ),
         hints=(
             "Two lines of school calculus: what is the derivative of z, and of α(e^z - 1)?",
@@ -778,6 +942,9 @@ QUESTIONS = (
             _prelu_no_upstream,
             _prelu_dead,
             _prelu_scaled,
+            _prelu_wrong_axis,
+            _prelu_dz_alone,
+            _prelu_swapped,
         ),
         hints=(
             "y = s*z below zero: its derivative in z is s, in s it is z. Multiply by dy.",
@@ -796,6 +963,7 @@ QUESTIONS = (
             _maxout_min,
             _maxout_absolute,
             _maxout_clipped,
+            _maxout_last_tie,
         ),
         hints=(
             "Piece p of all samples is x @ w[p].T + b[p], of shape (N, O).",
@@ -814,6 +982,9 @@ QUESTIONS = (
             _maxout_first,
             _maxout_overwritten,
             _maxout_ones,
+            _maxout_repeats,
+            _maxout_dx_replaced,
+            _maxout_means,
         ),
         hints=(
             "For each sample n and output o, let p = winner[n, o]: only w[p, o] took part.",
@@ -843,12 +1014,16 @@ QUESTIONS = (
             _fast_without_bias,
             _fast_open_end,
             _fast_short,
+            _fast_untransposed,
+            _fast_collapsed,
+            _fast_mirrored,
         ),
         hints=(
             "Three loops for each layer: sample n, neuron i, and j over the layer before.",
             "Begin each neuron with total = b1[i]; then total += theta1[i, j] * x[n, j].",
             "Put @njit above the def, and make a2 with np.zeros before the loops.",
         ),
+        window=window_fast,
         speed=Speed(plain_loops, wide, floor=20),
     ),
 )

@@ -251,9 +251,9 @@ SIGMOID = Question(
             lambda z: sigmoid(z) * sigmoid(-np.asarray(z))
         ),
         *(
-            wrong(
-                f"Clipping z at {end} makes small probabilities wrong. No clipping is needed."
-            )(lambda z, end=end: sigmoid(np.clip(z, -end, end)))
+            wrong(f"Clipping z at {end} makes small probabilities wrong. None is needed.")(
+                lambda z, end=end: sigmoid(np.clip(z, -end, end))
+            )
             for end in (10, 20, 30)
         ),
         wrong("Brackets are missing: 1/1 + e^-z is not 1/(1 + e^-z).")(
@@ -474,10 +474,10 @@ def clipped_bce(z, y, small):
     return -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean()
 
 
-def naive_bce(z, y):
+def naive_bce(z, y, small=0):
     """Binary cross-entropy by way of p, in the type of z."""
     p = 1 / (1 + np.exp(-z))
-    return -(y * np.log(p) + (1 - y) * np.log(1 - p)).mean()
+    return -(y * np.log(p + small) + (1 - y) * np.log(1 - p + small)).mean()
 
 
 def bce_window(arguments, index):
@@ -500,9 +500,15 @@ BCE = Question(
         ),
         *(
             wrong(
-                f"Clipping p caps a loss at {-log(small):.1f}. At z = -1000 and y = 1 it is 1000."
+                f"p clipped at {small} caps a loss at {-log(small):.1f}. Use np.logaddexp."
             )(lambda z, y, small=small: clipped_bce(z, y, small))
             for small in (1e-15, 1e-12, 1e-9, 1e-8, 1e-7)
+        ),
+        *(
+            wrong(f"log(p + {small}) caps a loss at {-log(small):.1f}. Use np.logaddexp.")(
+                lambda z, y, small=small: naive_bce(z, y, small)
+            )
+            for small in (1e-15, 1e-12, 1e-10, 1e-9, 1e-8)
         ),
         wrong(
             "e^z is infinite for a large z. np.logaddexp(0, z) is log(1 + e^z) for any z."

@@ -278,7 +278,7 @@ def _array_difference(
         return Difference("imprecise", says, (*index, *first))
     if np.isnan(a[first]):
         says += ". nan comes from an overflow, 0/0 or an unset element"
-    elif a.dtype.kind in "iu" and b.dtype.kind == "f":
+    elif a.dtype.kind in "iu" and b.dtype.kind == "f" and (b % 1).any():
         says += f". Yours is {a.dtype}, whole numbers only; expected float"
     return Difference("wrong", says, (*index, *first))
 

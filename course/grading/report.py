@@ -31,8 +31,8 @@ def table(name: str, grade: Grade) -> str:
 
 def sentence(question: Graded) -> str:
     """Return the one line that says most about a question."""
-    told = len(question.lines) > 1 and question.state != "not attempted"
-    says = question.lines[1] if told else ""
+    told = question.lines[1:] if question.state != "not attempted" else ()
+    says = next((line for line in told if not line.startswith("Smallest case:")), "")
     if question.rule not in ("", "its id"):
         says = f"(cell found by {question.rule}) {says}".rstrip()
     return says if len(says) <= WIDTH else says[: WIDTH - 3] + "..."
@@ -73,6 +73,8 @@ def junit(name: str, grade: Grade) -> str:
         errors="0",
         skipped="0",
     )
+    properties = ElementTree.SubElement(suite, "properties")
+    ElementTree.SubElement(properties, "property", name="isolation", value=NOT_ISOLATED)
     for q in grade.questions:
         case = ElementTree.SubElement(suite, "testcase", classname=name, name=q.name)
         if q in failed:

@@ -174,22 +174,22 @@ def edges(taps: Mapping[str, np.ndarray], labels: Mapping[str, np.ndarray]) -> P
     return Picture(fig, "; ".join(words) + ".")
 
 
-def frames(x: np.ndarray, w: np.ndarray, y: np.ndarray) -> Picture:
+def frames(x: np.ndarray, w: np.ndarray, z: np.ndarray) -> Picture:
     """Draw a one-dimensional filter at each of its places, with the sum it gives."""
     K = len(w)
-    fig, axes = figure(columns=len(y), height=2.1)
+    fig, axes = figure(columns=len(z), height=2.1)
     words = []
     for k, axis in enumerate(np.atleast_1d(axes)):
         board = np.full((3, len(x)), np.nan)
         board[0], board[1, k : k + K] = x, w
-        board[2, : k + 1] = y[: k + 1]
+        board[2, : k + 1] = z[: k + 1]
         _grid(axis, board)
         _frame(axis, 0, k, 2, K)
-        axis.set_yticks([0, 1, 2], ["x", "θ", "y"] if k == 0 else [""] * 3)
+        axis.set_yticks([0, 1, 2], ["x", "θ", "z"] if k == 0 else [""] * 3)
         axis.tick_params(length=0)
         words.append(sum_in_words(x[k : k + K], w))
         axis.set_title(words[-1], fontsize=10)
-    return Picture(fig, f"The filter at {len(y)} places: {'; '.join(words)}.")
+    return Picture(fig, f"The filter at {len(z)} places: {'; '.join(words)}.")
 
 
 def correlation(distances: np.ndarray, curves: Mapping[str, np.ndarray]) -> Picture:
@@ -227,7 +227,7 @@ def film(
         lines = (" ".join(_terms(x[i + u, j : j + KW], w[u])) for u in range(KH))
         title = "\n".join(lines).removeprefix("+ ")
         _grid(axis, x, f"{title} = {_number(z)}", size=9)
-        _frame(axis, i, j, KH, KW)
+        _lay(axis, w, i, j)
     said = " ".join(f"Step {k}: {text}." for k, text in enumerate(sums, 1))
     return Picture(fig, said)
 
@@ -246,13 +246,18 @@ def _film_frame(
     shown = {"image x": x, "filter w": w, "output z": done.reshape(y.shape)}
     fig, (left, _, right) = _row(shown, height=3.4)
     i, j = corner
-    _frame(left, i, j, *w.shape)
-    for (u, v), weight in np.ndenumerate(w):
-        left.text(j + v + 0.45, i + u + 0.42, f"×{_number(weight)}", ha="right", fontsize=7)
+    _lay(left, w, i, j)
     row, column = divmod(step - 1, y.shape[1])
     _frame(right, row, column, 1, 1)
     fig.suptitle(f"z[{row},{column}] = {text}", fontsize=11)
     return fig
+
+
+def _lay(axis: Axes, w: np.ndarray, i: int, j: int) -> None:
+    """Frame the window with first pixel (i, j), and write each weight beside its pixel."""
+    _frame(axis, i, j, *w.shape)
+    for (u, v), weight in np.ndenumerate(w):
+        axis.text(j + v + 0.45, i + u + 0.42, f"×{_number(weight)}", ha="right", fontsize=7)
 
 
 def flip(

@@ -265,8 +265,7 @@ def test_wrong_beats_imprecise(said):
         ),
         (
             np.array([0, 3]),
-            "At [0]: yours 0, expected 1. Yours is int64, whole numbers "
-            "only; expected float",
+            "At [0]: yours 0, expected 1",  # a wrong whole number is not a question of kind
         ),
         ([True, False], "At [1]: yours False, expected 3"),
     ],
@@ -274,6 +273,11 @@ def test_wrong_beats_imprecise(said):
 )
 def test_wrong_kinds(said, answer, says):
     assert says in said(lambda x: answer)
+
+
+def test_whole_numbers_for_fractions(said):
+    lines = said(lambda x: np.cumsum(x).astype(int))
+    assert any("Yours is int64, whole numbers only; expected float" in a for a in lines)
 
 
 def test_liar_that_equals_everything(said):

@@ -264,8 +264,11 @@ def test_reports(submit):
     assert graded.total == 3
     suite = ElementTree.parse(graded.folder / "junit.xml").getroot()
     assert (suite.get("tests"), suite.get("failures")) == ("4", "2")
-    assert suite[0].get("classname") == name
-    assert "<b>&" in suite[0][0].text
+    assert suite.find("properties/property").get("value").startswith("NOT ISOLATED")
+    case = suite.find("testcase")
+    assert case.get("classname") == name
+    assert "<b>&" in case[0].text
+    assert "ValueError: <b>&" in graded.table  # the table says what is wrong, not the case
     for file in ("results.json", "junit.xml"):
         text = (graded.folder / file).read_text("utf-8")
         assert "\x1b" not in text

@@ -65,7 +65,7 @@ def test_weights_of_fully_connected_layers(text):
 
 @row("S2-22", LECTURE)
 def test_200_by_200_pixels(text):
-    for weights in (16_000_000_000, 40_000_000, 100):
+    for weights in (16_000_000_000, 40_000_000, 100, 1000):
         assert f" {weights:,} weights" in text
     shows(text, 64.0)  # GB: four bytes a weight
 
@@ -244,12 +244,17 @@ def test_masked_and_tied_dense_layer_is_the_convolution(text):
 
 @row("S3-58", LECTURE)
 def test_three_reasons(text):
-    dense, conv = (numbers(text.split(name)[1])[:4] for name in ("dense", "convolution"))
-    assert dense[0] == 64 * 27 + 27 + 27 * 10 + 10
-    assert conv[0] == 11 * 25 + 11 + 11 * 16 * 10 + 10
-    assert dense[1] == conv[1] == 100
-    assert conv[2] > dense[2] > 90  # new digits, per cent
-    assert conv[3] > dense[3] + 10  # moved by one pixel
+    lines = [line for line in text.splitlines() if "weights" in line]
+    few, wide, conv, pool = (numbers(line)[-4:] for line in lines)
+    for units, network in ((27, few), (192, wide)):
+        assert network[0] == 64 * units + units + units * 10 + 10
+    assert conv[0] == 3 * 25 + 3 + 3 * 64 * 10 + 10
+    assert pool[0] == 11 * 25 + 11 + 11 * 16 * 10 + 10
+    assert few[1] == wide[1] == conv[1] == pool[1] == 100
+    assert pool[2] > few[2] > 90  # new digits, per cent
+    assert abs(conv[2] - wide[2]) < 2  # a seventh of the weights: hardly worse
+    assert abs(conv[3] - few[3]) < 6  # moved by one pixel: convolution alone is not enough
+    assert pool[3] > conv[3] + 10
     field = np.zeros((9, 9))
     field[4, 4] = 1
     for depth, seen in ((1, 9), (2, 25), (3, 49)):
