@@ -320,11 +320,11 @@ def _value(value: Any, small: int) -> str:
     """Return an argument in words: its numbers if there are few, else its shape."""
     if not isinstance(value, np.ndarray):
         return _cut(repr(value), 20 + small)
+    kind = "" if value.dtype in (np.float64, np.int64) else f" {value.dtype}"
     if value.size <= small:
-        kind = "" if value.dtype in (np.float64, np.int64) else f" {value.dtype}"
         numbers = np.array2string(value, separator=", ", precision=4)
         return " ".join(numbers.split()).replace("[ ", "[") + kind
-    return f"{'x'.join(map(str, value.shape))} {value.dtype}"
+    return "x".join(map(str, value.shape)) + kind
 
 
 def _window(question: Question, arguments: tuple, found: Difference) -> list[str]:
