@@ -5,6 +5,11 @@ arguments say which share of the work is its own:
 
     _y_cpu(y, x, ..., first, past)      computes planes first, first+1, ..., past-1 of y
 
+or, where every element is computed alone, cuts its share out of the arrays first:
+
+    y, x = y[first:past], x[first:past]
+
+(then the compiler knows that no index is negative, and uses vector instructions).
 `fill` gives each thread one share. A thread owns what it writes and no sum is ever split
 between threads: the same bits come out whatever the number of threads.
 """
@@ -23,7 +28,7 @@ from course.shapes import integer
 
 Array = np.ndarray
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-SMALL = 1 << 15  # elements; below this a second thread costs more than it brings
+SMALL = 1 << 20  # steps of a loop; below this a second thread costs more than it brings
 
 _threads = config.NUMBA_NUM_THREADS  # the environment's choice, else the cores we may use
 _pool: ThreadPoolExecutor | None = None
@@ -50,14 +55,15 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_forget_pool)
 
 
-def fill(loops: Callable, count: int, *arguments: Any) -> None:
+def fill(loops: Callable, count: int, *arguments: Any, steps: int = 0) -> None:
     """Call loops(*arguments, first, past) so that the calls cover range(count).
 
-    Each call runs in a thread of its own if the arrays are large enough to pay for it.
+    Each call runs in a thread of its own if there is enough to do to pay for waking it:
+    `steps` is how often the innermost line runs, if not once for each element.
     """
     global _pool
-    size = sum(a.size for a in arguments if isinstance(a, np.ndarray))
-    shares = min(_threads, count) if size >= SMALL else 1
+    steps = steps or sum(a.size for a in arguments if isinstance(a, np.ndarray))
+    shares = min(_threads, count) if steps >= SMALL else 1
     if shares <= 1:
         loops(*arguments, 0, count)
         return

@@ -26,7 +26,8 @@ from course.layers.base import Layer
 @compiled
 def _w_cpu(w, m, dw, learning_rate, momentum, weight_decay, first, past):
     """Equations (1) to (3), in place; a thread has elements."""
-    for k in range(first, past):
+    w, m, dw = w[first:past], m[first:past], dw[first:past]
+    for k in range(w.size):
         m[k] = momentum * m[k] + (dw[k] + weight_decay * w[k])
         w[k] -= learning_rate * m[k]
 

@@ -60,6 +60,18 @@ def test_small_work_stays_in_the_caller():
     assert seen == [(threading.main_thread(), 0, 10)]
 
 
+def test_many_steps_on_small_arrays_are_shared():
+    """A convolution has few elements and much to do."""
+    set_threads(2)
+    seen = []
+
+    def loops(a, first, past):
+        seen.append((first, past))
+
+    fill(loops, 4, np.empty(10), steps=device.SMALL)
+    assert sorted(seen) == [(0, 2), (2, 4)]
+
+
 @pytest.mark.parametrize(
     "count, error, says",
     [
@@ -137,7 +149,7 @@ def test_every_element_has_one_owner(rng, monkeypatch):
     """
     nobody, ran = -12345, set()
 
-    def watched(loops, count, *arguments):
+    def watched(loops, count, *arguments, steps=0):
         name, parameters = (
             loops.py_func.__name__,
             inspect.signature(loops.py_func).parameters,

@@ -244,10 +244,11 @@ def conv2d_forward(
     same_shape("b", b, (F,), "one bias for each filter of w")
     y = np.empty((N, F, *size), x.dtype)
     xp = framed(x, frame)
+    steps = y.size * w[0].size
     if stride == (1, 1):
-        fill(_y_cpu_run, N * F, y, xp, w, b, G, *dilation)
+        fill(_y_cpu_run, N * F, y, xp, w, b, G, *dilation, steps=steps)
     else:
-        fill(_y_cpu, N * F, y, xp, w, b, G, *stride, *dilation)
+        fill(_y_cpu, N * F, y, xp, w, b, G, *stride, *dilation, steps=steps)
     return y
 
 
@@ -282,17 +283,18 @@ def conv2d_backward(
     same_shape("dy", dy, (N, F, *size), "the shape of y for these x and w")
     xp = framed(x, frame)
     dxp, dw, db = np.empty_like(xp), np.empty_like(w), np.empty(F, x.dtype)
+    steps = dy.size * w[0].size
     if stride == (1, 1):
         HO, WO = size
         WP = xp.shape[3]
         dyp = np.zeros((N, F, HO, WP), dy.dtype)
         dyp[..., :WO] = dy
         run = G, *dilation, (HO - 1) * WP + WO
-        fill(_dx_cpu_run, N * C, dxp, dyp, w, *run)
-        fill(_dw_cpu_run, F * CG, dw, dyp, xp, *run)
+        fill(_dx_cpu_run, N * C, dxp, dyp, w, *run, steps=steps)
+        fill(_dw_cpu_run, F * CG, dw, dyp, xp, *run, steps=steps)
     else:
-        fill(_dx_cpu, N * C, dxp, dy, w, G, *stride, *dilation)
-        fill(_dw_cpu, F * CG, dw, dy, xp, G, *stride, *dilation)
+        fill(_dx_cpu, N * C, dxp, dy, w, G, *stride, *dilation, steps=steps)
+        fill(_dw_cpu, F * CG, dw, dy, xp, G, *stride, *dilation, steps=steps)
     fill(_db_cpu, F, db, dy)
     (top, _), (left, _) = frame
     return np.ascontiguousarray(dxp[:, :, top : top + H, left : left + W]), dw, db

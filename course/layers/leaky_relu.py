@@ -26,16 +26,18 @@ from course.layers.base import Layer
 @compiled
 def _y_cpu(y, x, negative_slope, first, past):
     """Equation (1); a thread has elements."""
+    y, x = y[first:past], x[first:past]
     zero = x.dtype.type(0)
-    for k in range(first, past):
+    for k in range(y.size):
         y[k] = x[k] if x[k] > zero else negative_slope * x[k]
 
 
 @compiled
 def _dx_cpu(dx, dy, x, negative_slope, first, past):
     """Equation (2); a thread has elements."""
+    dx, dy, x = dx[first:past], dy[first:past], x[first:past]
     zero = x.dtype.type(0)
-    for k in range(first, past):
+    for k in range(dx.size):
         dx[k] = dy[k] if x[k] > zero else negative_slope * dy[k]
 
 

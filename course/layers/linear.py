@@ -101,7 +101,7 @@ def linear_forward(x: Array, w: Array, b: Array | None = None) -> Array:
     b = np.zeros(len(w), x.dtype) if b is None else floats("b", b, "(O,)", x.dtype)
     same_shape("b", b, (len(w),), "one bias for each row of w")
     y = np.empty((len(x), len(w)), x.dtype)
-    fill(_y_cpu, len(y), y, x, w, b)
+    fill(_y_cpu, len(y), y, x, w, b, steps=len(x) * w.size)
     return y
 
 
@@ -123,8 +123,8 @@ def linear_backward(dy: Array, x: Array, w: Array) -> tuple[Array, Array, Array]
     dy = floats("dy", dy, "(N, O)", x.dtype)
     same_shape("dy", dy, (len(x), len(w)), "the shape of y for these x and w")
     dx, dw, db = np.empty_like(x), np.empty_like(w), np.empty(len(w), x.dtype)
-    fill(_dx_cpu, len(dx), dx, dy, w)
-    fill(_dw_cpu, len(dw), dw, dy, x)
+    fill(_dx_cpu, len(dx), dx, dy, w, steps=len(x) * w.size)
+    fill(_dw_cpu, len(dw), dw, dy, x, steps=len(x) * w.size)
     fill(_db_cpu, len(db), db, dy)
     return dx, dw, db
 

@@ -124,7 +124,9 @@ def maxpool2d_forward(
         _every_window_sees_a_pixel(axis, *geometry)
     y = np.empty((N, C, *size), x.dtype)
     argmax = np.empty(y.shape, np.int32)
-    fill(_y_cpu, N * C, y, argmax, x, *kernel, *stride, *corner, *dilation)
+    taps = y.size * kernel[0] * kernel[1]
+    steps = 8 * taps  # each with a branch that nobody can foresee
+    fill(_y_cpu, N * C, y, argmax, x, *kernel, *stride, *corner, *dilation, steps=steps)
     return y, argmax
 
 

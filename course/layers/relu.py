@@ -26,16 +26,18 @@ from course.layers.base import Layer
 @compiled
 def _y_cpu(y, x, first, past):
     """Equation (1); a thread has elements."""
+    y, x = y[first:past], x[first:past]
     zero = x.dtype.type(0)
-    for k in range(first, past):
+    for k in range(y.size):
         y[k] = zero if x[k] <= zero else x[k]
 
 
 @compiled
 def _dx_cpu(dx, dy, x, first, past):
     """Equation (2); a thread has elements."""
+    dx, dy, x = dx[first:past], dy[first:past], x[first:past]
     zero = x.dtype.type(0)
-    for k in range(first, past):
+    for k in range(dx.size):
         upstream = dy[k]  # read in any case: no branch, so vector instructions fit
         dx[k] = zero if x[k] <= zero else upstream
 

@@ -27,8 +27,9 @@ from course.layers.base import Layer
 @compiled
 def _y_cpu(y, x, first, past):
     """Equation (1); a thread has elements."""
+    y, x = y[first:past], x[first:past]
     zero, one = x.dtype.type(0), x.dtype.type(1)
-    for k in range(first, past):
+    for k in range(y.size):
         if x[k] > zero:
             y[k] = one / (one + np.exp(-x[k]))
         else:
@@ -39,8 +40,9 @@ def _y_cpu(y, x, first, past):
 @compiled
 def _dx_cpu(dx, dy, y, first, past):
     """Equation (2); a thread has elements."""
+    dx, dy, y = dx[first:past], dy[first:past], y[first:past]
     one = y.dtype.type(1)
-    for k in range(first, past):
+    for k in range(dx.size):
         dx[k] = dy[k] * y[k] * (one - y[k])
 
 

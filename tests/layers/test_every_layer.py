@@ -259,7 +259,7 @@ def test_float32_loops_compute_in_float32(make, shape, rng, monkeypatch):
     module = sys.modules[type(layer).__module__]
     seen = []
 
-    def look(loops, count, *arguments):
+    def look(loops, count, *arguments, steps=0):
         seen.append(loops.py_func.__name__)
         found = types_within(loops, *arguments, 0, count)
         assert not {kind for kind in found if "float64" in kind}, seen[-1]
