@@ -17,7 +17,7 @@ from course.layers import (
 )
 from tests.reference import make_reference as reference
 
-torch = pytest.importorskip("torch", reason='PyTorch is not installed')
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
 functional = torch.nn.functional
 torch.set_num_threads(1)  # the arrays are small, and the machine has other tests to run
 MANY = 200  # geometries
