@@ -21,6 +21,8 @@ from copy import deepcopy
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from course.files import write_whole
+
 if TYPE_CHECKING:  # nbformat takes a second to import; the other verbs need not wait
     from nbformat import NotebookNode
 
@@ -216,10 +218,9 @@ def write(notebook: "NotebookNode", path: Path) -> None:
     """Write the notebook, whole or not at all."""
     import nbformat
 
-    half = path.with_name(f".{path.name}.{os.getpid()}")
     nbformat.validate(notebook)
-    nbformat.write(notebook, half)
-    half.replace(path)
+    text = nbformat.writes(notebook).rstrip("\n") + "\n"
+    write_whole(path, text.encode())
 
 
 def exercises() -> "dict[Path, NotebookNode]":

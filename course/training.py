@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from course.device import Array
-from course.losses import softmax_cross_entropy
+from course.losses import log_softmax, softmax_cross_entropy
 from course.model import Sequential
 from course.optimizers import SGD
 
@@ -66,13 +66,12 @@ def evaluate(model: Sequential, x: Array, t: Array) -> Evaluation:
     parts = range(0, len(x), EVALUATION_BATCH)
     scores = np.concatenate([model.forward(x[k : k + EVALUATION_BATCH]) for k in parts])
     loss, _ = softmax_cross_entropy(scores, t)
-    shifted = np.exp(scores - scores.max(axis=1, keepdims=True))
     predictions = scores.argmax(axis=1)
     return Evaluation(
         loss=loss,
         accuracy=float((predictions == t).mean()),
         predictions=predictions,
-        probabilities=shifted / shifted.sum(axis=1, keepdims=True),
+        probabilities=np.exp(log_softmax(scores)),
     )
 
 

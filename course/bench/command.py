@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from course.bench.rounds import in_turns
+from course.files import write_whole
 
 IMAGES = 60_000  # in an epoch of MNIST
 BATCHES = 20  # in one timed block
@@ -57,7 +58,7 @@ def run(chosen: argparse.Namespace) -> int:
         print(f"  {name:8s} {value:6.2f} s per epoch (middle half {low:.2f} to {high:.2f})")
     print(f"  PyTorch's time / ours: {report['torch_time_over_ours']:.2f}")
     if chosen.json:
-        chosen.json.write_text(json.dumps(report, indent=2) + "\n")
+        write_whole(chosen.json, (json.dumps(report, indent=2) + "\n").encode())
     return 0
 
 
