@@ -4,4 +4,5 @@ import sys
 
 from course.cli import main
 
-sys.exit(main())
+if __name__ == "__main__":  # and not in the processes that `course warmup` starts
+    sys.exit(main())

@@ -4,6 +4,7 @@ The tests, the exercises and the lectures share them.
 """
 
 from collections.abc import Callable
+from copy import deepcopy
 
 import numpy as np
 
@@ -39,24 +40,33 @@ def slope(loss: Callable[[], float], a: Array) -> Array:
     return grad
 
 
-def check_layer(layer: Layer, x: Array, rng: np.random.Generator) -> None:
+def check_layer(
+    layer: Layer, x: Array | tuple[Array, ...], rng: np.random.Generator
+) -> None:
     """Check every gradient of the float64 layer at x against its slope.
 
-    The loss is sum(y * r) with r random: then dy = r, and no two outputs weigh alike.
-    Raises AssertionError, which names the gradient that is wrong.
+    The loss is sum(y * r) with r random: then dy = r, and no two outputs weigh alike. The
+    layer itself does not run, only copies of it: one that draws at random draws the same
+    in each. A layer of several inputs gets a tuple. Raises AssertionError, which names the
+    gradient that is wrong.
 
     >>> from course.layers import Sigmoid
     >>> check_layer(Sigmoid(), np.array([1.0, -2.0]), np.random.default_rng(0))
     """
-    r = rng.normal(size=layer.forward(x).shape)
-    dx = layer.backward(r)
+    ran = deepcopy(layer)
+    r = rng.normal(size=ran.forward(x).shape)
+    dx = ran.backward(r)
 
     def loss() -> float:
-        return np.sum(layer.forward(x) * r)
+        return np.sum(deepcopy(layer).forward(x) * r)
 
-    assert layer.grads.keys() == layer.params.keys()
-    pairs = {"x": (dx, x)} | {k: (layer.grads[k], v) for k, v in layer.params.items()}
-    for name, (gradient, a) in pairs.items():
+    assert ran.grads.keys() == layer.params.keys()
+    if isinstance(x, tuple):
+        triples = [(f"x[{k}]", *pair) for k, pair in enumerate(zip(dx, x, strict=True))]
+    else:
+        triples = [("x", dx, x)]
+    triples += [(key, ran.grads[key], a) for key, a in layer.params.items()]
+    for name, gradient, a in triples:
         np.testing.assert_allclose(
             gradient, slope(loss, a), TOLERANCE, TOLERANCE, err_msg=f"d{name}"
         )

@@ -12,6 +12,7 @@ VERBS = (
     "course.train",
     "course.grading.command",
     "course.doctor",
+    "course.warmup",
     "course.notebooks",
     "course.bench.command",
 )

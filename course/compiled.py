@@ -2,10 +2,10 @@
 
 `@compiled` is numba's `@njit` with four choices made once:
 
-- `cache=True`: machine code is kept on disk, so that only the first run compiles.
-  Numba looks only at the file of the function itself and would keep an old helper from
-  another file. Here the folder is named by the contents of every file of the course that
-  holds compiled code: edit any loop and all of them are compiled again.
+- Machine code is kept on disk, so that only the first run compiles. Numba looks only at
+  the file of the function itself and would keep an old helper from another file. Here
+  machine code is named by the contents of the file and of all that it imports from the
+  course: edit a helper, and its callers are compiled again.
 - `nogil=True`: while a loop runs, other threads may (see `course.device.fill`).
 - `error_model="numpy"`: a division by zero gives inf or nan, as in NumPy, and loops
   with a division can use vector instructions.
@@ -16,16 +16,30 @@
 
 import hashlib
 import os
-import shutil
+import pickle
+import re
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import cache, partial
 from pathlib import Path
-from uuid import uuid4
+from typing import Any
 
+import numba
 import platformdirs
 from numba import config, njit
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 
-UNUSED_DAYS = 30  # a folder of machine code that nobody used for so long is removed
+PACKAGE = Path(__file__).parent
+UNUSED_DAYS = 30  # machine code that nobody used for so long is removed
+IMPORT = re.compile(
+    r"^(?:from|import) (course[\w.]*)(?: import (\([^)]*\)|.*))?", re.MULTILINE
+)
+FIRST_TIME = (
+    "compiling loops, once on this machine: the next run loads them from disk "
+    "(`course warmup` compiles all)"
+)
 
 
 def user_cache() -> Path:
@@ -34,51 +48,160 @@ def user_cache() -> Path:
     return Path(chosen) if chosen else platformdirs.user_cache_path("convnet-course")
 
 
-def fingerprint() -> str:
-    """Return the SHA-256 of every file of the course that holds compiled code."""
-    digest = hashlib.sha256(f"boundscheck={config.BOUNDSCHECK}".encode())
-    for path in sorted(Path(__file__).parent.rglob("*.py")):
-        source = path.read_bytes()
-        if b"@compiled" in source:
-            digest.update(path.name.encode() + source)
-    return digest.hexdigest()[:16]
+@cache
+def _read(path: Path, changed: int) -> tuple[str, list[Path]]:
+    """Return the SHA-256 of a file, and the files of the course that it may import."""
+    source = path.read_text(encoding="utf-8")
+    found = []
+    for module, names in IMPORT.findall(source):
+        place = PACKAGE.parent.joinpath(*module.split("."))
+        found += [place.with_suffix(".py"), place / "__init__.py"]
+        found += [place / f"{name}.py" for name in re.findall(r"\w+", names)]
+    return hashlib.sha256(source.encode()).hexdigest(), found
+
+
+def fingerprint(path: Path) -> str:
+    """Return the SHA-256 of what decides on a file's machine code.
+
+    That is the file, every file of the course that it imports, those that they import,
+    and so on; Numba's version; and whether bounds are checked.
+    """
+    digests, todo = {}, [path]
+    while todo:
+        path = todo.pop()
+        if path not in digests and path.is_file():
+            digests[path], imported = _read(path, path.stat().st_mtime_ns)
+            todo += imported
+    text = f"{numba.__version__} {config.BOUNDSCHECK} {sorted(digests.values())}"
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def cache_folder() -> Path | None:
-    """Return the folder for this version of the loops, or None if it cannot be written."""
-    folder = user_cache() / "compiled" / fingerprint()
+    """Return the folder for machine code, or None if it cannot be written."""
+    folder = user_cache() / "compiled"
+    probe = folder / f"probe-{os.getpid()}"
     try:
-        new = not folder.exists()
         folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / f"probe-{os.getpid()}"
-        probe.touch()  # and with it the folder's time of last use
+        probe.touch()
         probe.unlink()
     except OSError:
         return None
-    if new:
-        remove_unused(folder.parent)
     return folder
 
 
-def remove_unused(parent: Path) -> None:
-    """Remove the folders of older versions that nobody has used for a while."""
-    for folder in parent.iterdir():
+FOLDER = cache_folder()
+announce = True  # the first compilation, if somebody is there to read it
+
+
+class Files(IndexDataCacheFile):
+    """A file for each function and each set of argument types, named by both.
+
+    The name also says which version of the source was compiled. Numba keeps an index
+    instead: of two processes that add to it at one moment, one is forgotten.
+    """
+
+    def __init__(self, folder: str, name: str, version: str):
+        self.folder, self.name, self.version = Path(folder), name, version
+
+    def path(self, key: Any) -> Path:
+        """Return where the machine code of a set of argument types is kept."""
+        digest = hashlib.sha256(f"{self.version} {key!r}".encode()).hexdigest()
+        return self.folder / f"{self.name}.{digest[:16]}.nbc"
+
+    def save(self, key: Any, data: Any) -> None:
+        """Write machine code; the file is whole or not there."""
+        remove_unused()
+        with self._open_for_write(self.path(key)) as file:
+            file.write(self._dump(data))
+
+    def load(self, key: Any) -> Any:
+        """Return what was saved under the key, or None."""
+        path = self.path(key)
         try:
-            if time.time() - folder.stat().st_mtime > UNUSED_DAYS * 86400:
-                shutil.rmtree(folder, ignore_errors=True)
+            data = path.read_bytes()
+            os.utime(path)  # the time of its last use
+        except OSError:
+            return None
+        return pickle.loads(data)
+
+
+@cache
+def remove_unused() -> None:
+    """Remove, once in a process, the machine code that nobody has used for a while."""
+    for path in FOLDER.rglob("*"):
+        try:
+            if path.is_file() and time.time() - path.stat().st_mtime > UNUSED_DAYS * 86400:
+                path.unlink()
         except OSError:
             pass  # another process was faster
 
 
-FOLDER = cache_folder()
-PROCESS = uuid4().hex[:8]  # not the number, which another machine may give again
+class Cache(FunctionCache):
+    """The machine code of one function, for every set of argument types.
+
+    Attributes
+    ----------
+    misses : how often something had to be compiled in this process, whatever the function
+    """
+
+    misses = 0
+
+    def __init__(self, function: Callable):
+        super().__init__(function)
+        version = fingerprint(Path(function.__code__.co_filename))
+        self._cache_file = Files(self._cache_path, self._impl.filename_base, version)
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        """Return machine code from disk, or None, and say that this takes a while."""
+        with _blas_later():
+            found = super().load_overload(sig, target_context)
+        if found is None:
+            Cache.misses += 1
+            _say_once()
+        return found
 
 
-def compiled(function: Callable) -> Callable:
+@contextmanager
+def _blas_later() -> Iterator[None]:
+    """Let Numba load SciPy's BLAS when a loop first calls it, as no loop of ours does.
+
+    Numba would load it at the first call of any loop: half of the time that a first call
+    takes when its machine code is on disk.
+    """
+    from numba.np import linalg
+
+    load = linalg.ensure_blas
+    if "numba.np.arraymath" not in sys.modules:
+        linalg.ensure_blas = lambda: None  # what numba.np.arraymath asks, once
+    try:
+        yield
+    finally:
+        linalg.ensure_blas = load
+
+
+def _say_once() -> None:
+    """Tell whoever sits at a notebook or a terminal why nothing happens yet.
+
+    It goes to stderr, which is not saved with a notebook, nor compared.
+    """
+    global announce
+    if announce and (_in_notebook() or (sys.stderr and sys.stderr.isatty())):
+        print(FIRST_TIME, file=sys.stderr, flush=True)
+    announce = False
+
+
+def _in_notebook() -> bool:
+    """Say whether IPython runs us."""
+    ipython = sys.modules.get("IPython")
+    return ipython is not None and ipython.get_ipython() is not None
+
+
+def compiled(function: Callable | None = None, **options: Any) -> Callable:
     """Compile the function when it is first called, and keep the machine code.
 
-    Functions from elsewhere, as from a notebook, are compiled anew in every process: the
-    folder's name would not change with them.
+    Functions from elsewhere, as from a notebook, are compiled anew in every process: we
+    do not know what they import. Options are numba's, as in
+    `@compiled(parallel=True)`.
 
     >>> @compiled
     ... def double(x):
@@ -86,23 +209,15 @@ def compiled(function: Callable) -> Callable:
     >>> double(21)
     42
     """
-    ours = Path(function.__code__.co_filename).is_relative_to(Path(__file__).parent)
-    keep = ours and FOLDER is not None
-    theirs = config.CACHE_DIR
-    config.CACHE_DIR = str(FOLDER or theirs)
-    try:
-        loops = njit(
-            cache=keep,
-            nogil=True,
-            error_model="numpy",
-            fastmath={"reassoc", "contract"},
-        )(function)
-    finally:
-        config.CACHE_DIR = theirs  # a notebook's own functions are not our business
-    if keep:
-        # Numba numbers its files 1, 2, ...: of two processes that compile a function for
-        # float32 and for float64 at one moment, both would write number 1, and one would
-        # be read as the other. With a name of its own for each process, none can be.
-        file = loops._cache._cache_file
-        file._data_name_pattern = file._data_name_pattern.replace("{", PROCESS + "-{")
+    if function is None:
+        return partial(compiled, **options)
+    ours = Path(function.__code__.co_filename).is_relative_to(PACKAGE)
+    choices = {"error_model": "numpy", "fastmath": {"reassoc", "contract"}} | options
+    loops = njit(nogil=True, **choices)(function)
+    if ours and FOLDER is not None and not config.DISABLE_JIT:
+        theirs, config.CACHE_DIR = config.CACHE_DIR, str(FOLDER)
+        try:
+            loops._cache = Cache(function)
+        finally:
+            config.CACHE_DIR = theirs  # a notebook's own functions are not our business
     return loops

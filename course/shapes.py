@@ -11,6 +11,7 @@ is an int, (height, width), ((top, bottom), (left, right)), "valid" or "same".
 Source: Dumoulin & Visin, arXiv:1603.07285; "same" as in TensorFlow.
 """
 
+from math import prod
 from operator import index
 from typing import Any
 
@@ -18,13 +19,14 @@ import numpy as np
 
 Pair = tuple[int, int]
 Pads = tuple[Pair, Pair]
+MOST = 2**31 - 1  # pixels of a stride, a padding, ...: loops count in whole numbers of C
 
 
 class DoesNotFit(ValueError):
     """The windows do not tile the padded axis exactly."""
 
 
-def integer(name: str, value: Any, least: int) -> int:
+def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
     """Return the value as an int, or say in words why it is none."""
     if isinstance(value, bool | np.bool_):
         raise TypeError(f"{name} must be a whole number, not {value!r}")
@@ -34,6 +36,8 @@ def integer(name: str, value: Any, least: int) -> int:
         raise TypeError(f"{name} must be a whole number, not {value!r}") from None
     if number < least:
         raise ValueError(f"{name} must be at least {least}, not {number}")
+    if most is not None and number > most:
+        raise ValueError(f"{name} must be at most {most}, not {number}")
     return number
 
 
@@ -46,8 +50,9 @@ def pair(name: str, value: Any, least: int = 1) -> Pair:
     if isinstance(value, tuple | list):
         if len(value) != 2:
             raise ValueError(f"{name} must be an int or (height, width), not {value!r}")
-        return integer(name, value[0], least), integer(name, value[1], least)
-    number = integer(name, value, least)
+        height, width = (integer(name, number, least, MOST) for number in value)
+        return height, width
+    number = integer(name, value, least, MOST)
     return number, number
 
 
@@ -153,6 +158,75 @@ def _fits(size: int, K: int, S: int, D: int) -> bool:
     return size >= span(K, D) and (size - span(K, D)) % S == 0
 
 
+def pool_window(
+    kernel_size: Any, stride: Any, padding: Any, dilation: Any = 1
+) -> tuple[Pair, Pair, Pair]:
+    """Return kernel, stride (the kernel if None) and dilation of a pool, as pairs.
+
+    Refuses what is no padding, which depends on the image and is worked out later.
+
+    >>> pool_window((2, 3), None, 0)
+    ((2, 3), (2, 3), (1, 1))
+    """
+    kernel, dilation = pair("kernel_size", kernel_size), pair("dilation", dilation)
+    stride = kernel if stride is None else pair("stride", stride)
+    pads(padding, (1, 1), kernel, stride, dilation)
+    return kernel, stride, dilation
+
+
+def pool_geometry(
+    size: Pair,
+    kernel_size: Any,
+    stride: Any,
+    padding: Any,
+    dilation: Any = 1,
+    ceil_mode: bool = False,
+) -> tuple[Pair, Pair, Pads, Pair, Pair]:
+    """Return kernel, stride, padding, dilation, and how many windows fit: (HO, WO).
+
+    >>> pool_geometry((5, 7), 2, None, 0, ceil_mode=True)
+    ((2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1), (3, 4))
+    """
+    kernel, stride, dilation = pool_window(kernel_size, stride, padding, dilation)
+    frame = pads(padding, size, kernel, stride, dilation)
+    height, width = (
+        out_size(n, K, S, P, D, ceil_mode)
+        for n, K, S, P, D in zip(size, kernel, stride, frame, dilation, strict=True)
+    )
+    return kernel, stride, frame, dilation, (height, width)
+
+
+def pixels_seen(
+    size: Pair, kernel: Pair, stride: Pair, frame: Pads, dilation: Pair, count: Pair
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return how many pixels each window sees along the height, and along the width.
+
+    Raises ValueError if a window looks at padding alone.
+
+    >>> pixels_seen((4, 5), (3, 3), (2, 2), ((1, 1), (0, 0)), (1, 1), (2, 2))
+    (array([2, 3]), array([3, 3]))
+    """
+    return tuple(
+        _seen(*axis)
+        for axis in zip(
+            ("height", "width"), size, kernel, stride, frame, dilation, count, strict=True
+        )
+    )
+
+
+def _seen(axis: str, size: int, K: int, S: int, P: Pair, D: int, count: int) -> np.ndarray:
+    """Return how many pixels each window of this axis sees; at least 1, or it raises."""
+    pixels = np.arange(count)[:, None] * S + np.arange(K) * D - P[0]
+    seen = ((pixels >= 0) & (pixels < size)).sum(axis=1)
+    if not seen.all():
+        raise ValueError(
+            f"window {seen.argmin()} along the {axis} sees padding only: {K} taps, "
+            f"dilation {D}, stride {S}, padding {P[0]} on {size} pixels; pad less, or "
+            "dilate less"
+        )
+    return seen
+
+
 def framed(x: np.ndarray, padding: Pads) -> np.ndarray:
     """Return the (N, C, H, W) array in its frame of zeros; x itself if there is none."""
     (top, bottom), (left, right) = padding
@@ -164,6 +238,96 @@ def framed(x: np.ndarray, padding: Pads) -> np.ndarray:
     return xp
 
 
+def _windows(
+    size: Pair, kernel_size: Any, stride: Any, padding: Any, dilation: Any
+) -> tuple[Pair, Pair, Pads, Pair, Pair]:
+    """Return kernel, stride, padding, dilation, and how many windows fit: (HO, WO)."""
+    kernel, stride = pair("kernel_size", kernel_size), pair("stride", stride)
+    dilation = pair("dilation", dilation)
+    frame = pads(padding, size, kernel, stride, dilation)
+    count = tuple(
+        out_size(n, K, S, P, D)
+        for n, K, S, P, D in zip(size, kernel, stride, frame, dilation, strict=True)
+    )
+    return kernel, stride, frame, dilation, count
+
+
+def im2col(
+    x: np.ndarray,
+    kernel_size: int | Pair,
+    stride: int | Pair = 1,
+    padding: int | Pair | Pads | str = 0,
+    dilation: int | Pair = 1,
+) -> np.ndarray:
+    """Return the windows of x (N, C, H, W) as columns: (N, C*KH*KW, HO*WO).
+
+    Then a convolution is one matrix product: w.reshape(F, -1) @ columns is y (N, F, HO*WO).
+    A pixel is copied into every window that sees it, up to KH*KW times. The order is that
+    of torch.nn.functional.unfold. Raises ValueError for another shape of x, and
+    if no window fits.
+
+    >>> im2col(np.arange(9).reshape(1, 1, 3, 3), 2)[0]
+    array([[0, 1, 3, 4],
+           [1, 2, 4, 5],
+           [3, 4, 6, 7],
+           [4, 5, 7, 8]])
+    """
+    if x.ndim != 4:
+        raise ValueError(f"x has shape {x.shape}; it must be (N, C, H, W)")
+    kernel, (SH, SW), frame, (DH, DW), (HO, WO) = _windows(
+        x.shape[2:], kernel_size, stride, padding, dilation
+    )
+    xp = framed(x, frame)
+    N, C = x.shape[:2]
+    columns = np.empty((N, C, *kernel, HO, WO), x.dtype)
+    for u, v in np.ndindex(kernel):
+        rows = slice(u * DH, u * DH + HO * SH, SH)
+        columns[:, :, u, v] = xp[:, :, rows, v * DW : v * DW + WO * SW : SW]
+    return columns.reshape(N, C * kernel[0] * kernel[1], HO * WO)
+
+
+def col2im(
+    columns: np.ndarray,
+    input_shape: tuple[int, int, int, int],
+    kernel_size: int | Pair,
+    stride: int | Pair = 1,
+    padding: int | Pair | Pads | str = 0,
+    dilation: int | Pair = 1,
+) -> np.ndarray:
+    """Return an x of input_shape (N, C, H, W): the sum of all windows, each at its place.
+
+    It is the transpose of im2col, not its inverse: a pixel in three windows comes back
+    three times. If columns is the gradient of im2col(x), this is the gradient of x. The
+    other arguments are those of im2col. Raises ValueError if columns has another shape
+    than im2col gives.
+
+    >>> x = np.ones((1, 1, 3, 3))
+    >>> col2im(im2col(x, 2), x.shape, 2)[0, 0]
+    array([[1., 2., 1.],
+           [2., 4., 2.],
+           [1., 2., 1.]])
+    """
+    if len(input_shape) != 4:
+        raise ValueError(f"input_shape is {input_shape}; it must be (N, C, H, W)")
+    N, C, H, W = input_shape
+    kernel, (SH, SW), frame, (DH, DW), (HO, WO) = _windows(
+        (H, W), kernel_size, stride, padding, dilation
+    )
+    KH, KW = kernel
+    if columns.shape != (N, C * KH * KW, HO * WO):
+        raise ValueError(
+            f"columns has shape {columns.shape}; im2col of an x of {tuple(input_shape)} "
+            f"gives {(N, C * KH * KW, HO * WO)}"
+        )
+    columns = columns.reshape(N, C, KH, KW, HO, WO)
+    xp = framed(np.zeros(input_shape, columns.dtype), frame)
+    for u, v in np.ndindex(kernel):
+        rows = slice(u * DH, u * DH + HO * SH, SH)
+        xp[:, :, rows, v * DW : v * DW + WO * SW : SW] += columns[:, :, u, v]
+    (top, _), (left, _) = frame
+    return np.ascontiguousarray(xp[:, :, top : top + H, left : left + W])
+
+
 def to_nchw(x: np.ndarray) -> np.ndarray:
     """Return a batch stored (N, H, W, C) as (N, C, H, W)."""
     return np.ascontiguousarray(x.transpose(0, 3, 1, 2))
@@ -172,3 +336,20 @@ def to_nchw(x: np.ndarray) -> np.ndarray:
 def to_nhwc(x: np.ndarray) -> np.ndarray:
     """Return a batch stored (N, C, H, W) as (N, H, W, C)."""
     return np.ascontiguousarray(x.transpose(0, 2, 3, 1))
+
+
+def around(name: str, shape: tuple[int, ...], dim: int) -> tuple[int, int, int]:
+    """Return how many numbers the axes before dim have, the axis dim, and those after it.
+
+    Raises TypeError or ValueError if there is no such axis or nothing along it.
+
+    >>> around("x", (2, 3, 4, 5), 1)
+    (2, 3, 20)
+    """
+    dim = integer("dim", dim, -len(shape))
+    if dim >= len(shape):
+        raise ValueError(f"dim={dim} is no axis of {name}, which has shape {shape}")
+    if shape[dim] == 0:
+        raise ValueError(f"{name} has shape {shape}: there is nothing along dim={dim}")
+    dim %= len(shape)
+    return prod(shape[:dim]), shape[dim], prod(shape[dim + 1 :])

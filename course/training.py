@@ -9,7 +9,7 @@ import numpy as np
 from course.device import Array
 from course.losses import log_softmax, softmax_cross_entropy
 from course.model import Sequential
-from course.optimizers import SGD
+from course.optimizers import Optimizer
 
 EVALUATION_BATCH = 500  # images; fixed, so that a result never depends on a training option
 
@@ -82,7 +82,7 @@ def fit(
     *,
     epochs: int,
     batch_size: int,
-    optimizer: SGD,
+    optimizer: Optimizer,
     seed: int,
     validation: tuple[Array, Array] | None = None,
     schedule: Callable[[float], float] | None = None,
@@ -134,7 +134,7 @@ def fit(
     return history
 
 
-def _step(model: Sequential, x: Array, t: Array, optimizer: SGD) -> float:
+def _step(model: Sequential, x: Array, t: Array, optimizer: Optimizer) -> float:
     """Do one step on one batch; return the loss before it."""
     loss, dscores = softmax_cross_entropy(model.forward(x), t)
     if not np.isfinite(loss):

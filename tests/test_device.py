@@ -1,6 +1,6 @@
 """course/device.py: shares of the work, and the same bits for any number of threads."""
 
-import inspect
+import importlib
 import os
 import subprocess
 import sys
@@ -12,16 +12,8 @@ import pytest
 
 from course import device
 from course.device import fill, floats, get_threads, number, same_shape, set_threads
-from course.layers import (
-    ELU,
-    Conv2d,
-    LeakyReLU,
-    Linear,
-    MaxPool2d,
-    ReLU,
-    Sigmoid,
-    Tanh,
-)
+from course.layers import Conv2d, Linear
+from tests.layers.every import DTYPES, distinct, every_layer, new, run, without_loops
 
 LARGE = np.empty(device.SMALL)
 
@@ -114,69 +106,108 @@ def test_after_an_interrupt_nobody_writes_any_more():
     test_shares_cover_the_range_once(3, 7)  # and the pool works on
 
 
-def layers(rng, dtype):
-    """Return each layer that has loops, and an x that is large enough for threads."""
-    images = rng.normal(size=(5, 4, 61, 59)).astype(dtype)
-    rows = rng.normal(size=(101, 499)).astype(dtype)
-    new = {"rng": rng, "dtype": dtype}
-    return [
-        (Conv2d(4, 6, 3, padding=1, groups=2, **new), images),
-        (Conv2d(4, 5, (5, 3), stride=2, padding="same", **new), images),
-        (Linear(499, 97, **new), rows),
-        (MaxPool2d(3, 2, 1), images),
-        *((make(), images) for make in (ReLU, LeakyReLU, ELU, Sigmoid, Tanh)),
-    ]
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float64])
-def test_bits_do_not_depend_on_the_number_of_threads(dtype, rng, monkeypatch):
+@every_layer
+@DTYPES
+def test_bits_do_not_depend_on_the_number_of_threads(make, shape, dtype, rng, monkeypatch):
     monkeypatch.setattr(device, "SMALL", 0)
-    for layer, x in layers(rng, dtype):
-        results = []
-        for threads in (1, 2, 3):
-            set_threads(threads)
-            y = layer(x)
-            dx = layer.backward(np.cos(y))
-            results.append([a.tobytes() for a in (y, dx, *layer.grads.values())])
-        assert results[0] == results[1] == results[2], type(layer).__name__
+    same_bits_for_any_number_of_threads(make, distinct(shape, rng, dtype))
 
 
-def test_every_element_has_one_owner(rng, monkeypatch):
+def same_bits_for_any_number_of_threads(make, x):
+    """Run the layer forward and backward with 1, 2 and 3 threads."""
+    results = []
+    for threads in (1, 2, 3):
+        set_threads(threads)
+        results.append([a.tobytes() for a in run(make, x)[0]])
+    assert results[0] == results[1] == results[2]
+
+
+@DTYPES
+@pytest.mark.parametrize(
+    "make, shape",
+    [
+        (lambda **new: Conv2d(20, 34, 3, padding=1, groups=2, **new), (5, 20, 61, 59)),
+        (lambda **new: Conv2d(20, 7, (5, 3), 2, "same", **new), (5, 20, 61, 59)),
+        (lambda **new: Conv2d(20, 48, 1, **new), (5, 20, 61, 59)),
+        (lambda **new: Linear(1499, 97, **new), (101, 1499)),
+    ],
+    ids=["conv2d", "conv2d-stride", "conv2d-1x1", "linear"],
+)
+def test_bits_stay_where_threads_pay(make, shape, dtype, rng):
+    """As above, with so much to do that threads and blocks come in by themselves."""
+    same_bits_for_any_number_of_threads(make, distinct(shape, rng, dtype))
+
+
+@every_layer
+def test_every_element_has_one_owner(make, shape, rng, monkeypatch):
     """Two shares write every element between them, none of them twice, and nothing else.
 
     Whatever a layer asks `fill` to run is run here one share after the other, each time
     on arrays full of a number that no loop computes.
     """
-    nobody, ran = -12345, set()
+    nobody, ran = -12345, []
+
+    def changes(loops, count, arguments):
+        """Say of each array whether the loops write it, by putting other numbers there."""
+        arrays = [a for a in arguments if isinstance(a, np.ndarray) and a.flags.writeable]
+        before = [a.copy() for a in arrays]
+        for a in arrays:
+            a[...] = rng.normal(size=a.shape) if a.dtype.kind == "f" else 0
+        others = [a.copy() for a in arrays]
+        loops(*arguments, 0, count)
+        for a, other, old in zip(arrays, others, before, strict=True):
+            yield a, not np.array_equal(a, other)
+            a[...] = old
 
     def watched(loops, count, *arguments, steps=0):
-        name, parameters = (
-            loops.py_func.__name__,
-            inspect.signature(loops.py_func).parameters,
-        )
-        outputs = 2 if list(parameters)[:2] == ["y", "argmax"] else 1
-        filled, inputs = arguments[:outputs], arguments[outputs:]
-        inputs = [a for a in inputs if isinstance(a, np.ndarray)]
+        name = loops.py_func.__name__
+        found = list(changes(loops, count, arguments))
+        filled = [a for a, written in found if written]
+        inputs = [a for a, written in found if not written]
         before = [a.copy() for a in inputs]
         owned = [[] for _ in filled]
-        for first, past in ((0, count // 3), (count // 3, count)):
+        for first, past in ((0, count // 2), (count // 2, count)):
             for a in filled:
                 a[...] = nobody
             loops(*arguments, first, past)
             for a, shares in zip(filled, owned, strict=True):
                 shares.append(a != nobody)
         for one, other in owned:
-            assert one.any() and other.any(), name
+            assert (one.any() or count == 1) and other.any(), name
             assert (one ^ other).all(), name
         for a, unchanged in zip(inputs, before, strict=True):
             np.testing.assert_array_equal(a, unchanged, name)
         loops(*arguments, 0, count)
-        ran.add(name)
+        ran.append((name, len(filled)))
 
-    for layer, x in layers(rng, np.float64):
-        monkeypatch.setattr(sys.modules[type(layer).__module__], "fill", watched)
-        layer.backward(np.cos(layer(x)))
-    assert {"_y_cpu", "_dx_cpu", "_dw_cpu", "_db_cpu"} <= ran
+    layer = new(make)
+    module = importlib.import_module(type(layer).__module__)
+    monkeypatch.setattr(module, "fill", watched, raising=not without_loops(layer))
+    layer.backward(np.cos(layer(distinct(shape, rng))))
+    assert ran or without_loops(layer)
+    for name, count in ran:
+        assert count >= 1, f"{name} writes nothing"
+
+
+WORK = """
+import numpy as np
+from course import layers
+
+def work(seed, dtype=np.float32):
+    rng = np.random.default_rng(seed)
+    new = {"rng": rng, "dtype": dtype}
+    found = []
+    for layer, shape in (
+        (layers.Conv2d(8, 20, 3, padding=1, **new), (6, 8, 40, 38)),
+        (layers.Conv2d(8, 20, 5, stride=2, **new), (6, 8, 40, 38)),
+        (layers.Linear(900, 130, **new), (64, 900)),
+        (layers.ReLU(), (1200, 900)),
+    ):
+        y = layer(rng.normal(size=shape).astype(dtype))
+        dx = layer.backward(rng.normal(size=y.shape).astype(dtype))
+        found += [y, dx, *layer.grads.values()]
+    return b"".join(a.tobytes() for a in found)
+"""
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system cannot fork")
@@ -184,20 +215,45 @@ def test_a_forked_child_computes_the_same():
     """The parent's threads do not exist in the child; it must not wait for them."""
     program = """
 import os, signal, sys, warnings
-import numpy as np
 from course.device import set_threads
-from course.layers import relu_forward
 warnings.simplefilter("ignore")  # Python 3.12 warns of a fork with threads
 set_threads(2)
-x = np.random.default_rng(0).normal(size=10**6)
-expected = relu_forward(x)
+expected = work(0)
 child = os.fork()
 if child == 0:
     signal.alarm(60)
-    os._exit(0 if np.array_equal(relu_forward(x), expected) else 1)
-sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+    os._exit(0 if work(0) == expected else 1)
+code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+sys.exit(code or work(0) != expected)
 """
-    result = subprocess.run([sys.executable, "-c", program], timeout=120, check=False)
+    result = subprocess.run(
+        [sys.executable, "-c", WORK + program], timeout=240, check=False
+    )
+    assert result.returncode == 0
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_layers_called_at_one_moment_do_not_meet(dtype):
+    """Four Python threads run the same layers, each on numbers of its own, many times."""
+    program = f"""
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from threading import Barrier
+from course.device import set_threads
+set_threads(2)
+expected = [work(seed, np.{dtype}) for seed in range(4)]
+start = Barrier(4, timeout=60)
+
+def again(seed):
+    start.wait()
+    return all(work(seed, np.{dtype}) == expected[seed] for _ in range(5))
+
+with ThreadPoolExecutor(4) as pool:
+    sys.exit(not all(pool.map(again, range(4))))
+"""
+    result = subprocess.run(
+        [sys.executable, "-c", WORK + program], timeout=240, check=False
+    )
     assert result.returncode == 0
 
 

@@ -1,10 +1,14 @@
 """course/optimizers.py: the equations by hand, and PyTorch where it is installed."""
 
+from copy import deepcopy
+
 import numpy as np
 import pytest
 
+from course import device
 from course.layers.base import Layer
-from course.optimizers import SGD
+from course.optimizers import SGD, Adam
+from tests.layers.test_every_layer import types_within
 
 
 def layer_of(**params):
@@ -54,6 +58,93 @@ def test_a_hundred_steps_are_those_of_pytorch(momentum, decay, rng):
     np.testing.assert_allclose(layer.params["weight"], theirs.detach(), 0, 1e-10)
 
 
+def test_two_steps_of_adam_by_hand():
+    """Gradients 1 and 3: m = 0.1, 0.39; v = 0.01, 0.0999 with betas 0.9 and 0.99.
+
+    Step 1: m/(1 - 0.9) = 1, v/(1 - 0.99) = 1, so w falls by the whole rate.
+    Step 2: m/(1 - 0.81) = 39/19, v/(1 - 0.9801) = 999/199.
+    """
+    layer = layer_of(weight=np.array([1.0]))
+    optimizer = Adam(0.1, betas=(0.9, 0.99), eps=1e-12)
+    layer.grads = {"weight": np.ones(1)}
+    optimizer.step([layer])
+    np.testing.assert_allclose(layer.params["weight"], 0.9)
+    layer.grads = {"weight": np.full(1, 3.0)}
+    optimizer.step([layer])
+    fall = 0.1 * (39 / 19) / (999 / 199) ** 0.5
+    np.testing.assert_allclose(layer.params["weight"], 0.9 - fall)
+
+
+def test_first_step_of_adam_is_the_learning_rate_however_large_the_gradient(rng):
+    for scale in (1e-3, 1.0, 1e6):
+        layer = layer_of(weight=np.zeros(5))
+        layer.grads = {"weight": scale * np.array([1.0, -1.0, 2.0, -3.0, 0.5])}
+        Adam(0.01).step([layer])
+        expected = -0.01 * np.sign(layer.grads["weight"])
+        np.testing.assert_allclose(layer.params["weight"], expected, 1e-4)
+
+
+def test_adam_leaves_a_weight_without_gradient_alone():
+    layer = layer_of(weight=np.ones(3))
+    layer.grads = {"weight": np.zeros(3)}
+    Adam().step([layer])
+    np.testing.assert_array_equal(layer.params["weight"], np.ones(3))
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {},
+        {"betas": (0.5, 0.9)},
+        {"betas": (0.0, 0.0), "eps": 0.1},
+        {"eps": 1e-3, "weight_decay": 0.02},
+    ],
+    ids=str,
+)
+def test_a_hundred_steps_of_adam_are_those_of_pytorch(arguments, rng):
+    torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+    start, gradients = rng.normal(size=(3, 7)), rng.normal(size=(100, 3, 7))
+    theirs = torch.tensor(start, requires_grad=True)
+    optimizer = torch.optim.Adam([theirs], 0.03, **arguments)
+    layer, mine = layer_of(weight=start.copy()), Adam(0.03, **arguments)
+    for gradient in gradients:
+        theirs.grad = torch.tensor(gradient)
+        optimizer.step()
+        layer.grads = {"weight": gradient}
+        mine.step([layer])
+    np.testing.assert_allclose(layer.params["weight"], theirs.detach(), 0, 1e-10)
+
+
+def test_each_parameter_counts_its_own_steps():
+    """A layer that joins later starts as the first one did."""
+    early, late = layer_of(weight=np.zeros(1)), layer_of(weight=np.zeros(1))
+    early.grads = late.grads = {"weight": np.ones(1)}
+    optimizer = Adam(0.1)
+    optimizer.step([early])
+    optimizer.step([early, late])
+    np.testing.assert_allclose(late.params["weight"], -0.1, 1e-6)
+
+
+@pytest.mark.parametrize("optimizer", [SGD(0.1, 0.9, 0.01), Adam(weight_decay=0.01)])
+def test_any_number_of_threads_gives_the_same_bits(optimizer, rng, monkeypatch):
+    monkeypatch.setattr(device, "SMALL", 0)
+    before = device.get_threads()
+    start, found = rng.normal(size=1001).astype(np.float32), []
+    gradient = rng.normal(size=1001).astype(np.float32)
+    try:
+        for threads in (1, 2, 3):
+            device.set_threads(threads)
+            layer, mine = layer_of(weight=start.copy()), deepcopy(optimizer)
+            layer.grads = {"weight": gradient}
+            for _ in range(3):
+                mine.step([layer])
+            found.append(layer.params["weight"])
+    finally:
+        device.set_threads(before)
+    np.testing.assert_array_equal(found[0], found[1])
+    np.testing.assert_array_equal(found[0], found[2])
+
+
 def test_float32_stays_float32(rng):
     layer = layer_of(weight=rng.normal(size=(3, 4)).astype(np.float32))
     layer.grads = {"weight": rng.normal(size=(3, 4)).astype(np.float32)}
@@ -61,11 +152,29 @@ def test_float32_stays_float32(rng):
     SGD(0.1).step([layer])
     assert layer.params["weight"].dtype == np.float32
     np.testing.assert_allclose(layer.params["weight"], w - np.float32(0.1) * dw, 1e-6)
+    optimizer, before = Adam(0.1), layer.params["weight"].copy()
+    optimizer.step([layer])
+    assert layer.params["weight"].dtype == np.float32
+    expected = before - np.float32(0.1) * np.sign(dw)  # but for eps
+    np.testing.assert_allclose(layer.params["weight"], expected, 0, 1e-5)
 
 
-def test_step_before_backward_is_refused():
+def test_float32_loops_compute_in_float32(monkeypatch):
+    def look(loops, count, *arguments, steps=0):
+        found = types_within(loops, *arguments, 0, count)
+        assert not {kind for kind in found if "float64" in kind}
+
+    monkeypatch.setattr("course.optimizers.fill", look)
+    layer = layer_of(weight=np.ones(3, np.float32))
+    layer.grads = {"weight": np.ones(3, np.float32)}
+    for optimizer in (SGD(0.1, 0.9, 0.01), Adam(weight_decay=0.01)):
+        optimizer.step([layer])
+
+
+@pytest.mark.parametrize("optimizer", [SGD(0.1), Adam()])
+def test_step_before_backward_is_refused(optimizer):
     with pytest.raises(RuntimeError, match="call backward before step"):
-        SGD(0.1).step([layer_of(weight=np.ones(1))])
+        optimizer.step([layer_of(weight=np.ones(1))])
 
 
 @pytest.mark.parametrize(
@@ -80,3 +189,19 @@ def test_step_before_backward_is_refused():
 def test_impossible_settings_are_refused(arguments, words):
     with pytest.raises(ValueError, match=words):
         SGD(*arguments)
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        ({"learning_rate": -1.0}, "learning_rate must be positive, not -1.0"),
+        ({"betas": (0.9, 1.0)}, r"betas must be two numbers in \[0, 1\), not \(0.9, 1.0\)"),
+        ({"betas": (-0.1, 0.9)}, "betas must be two numbers"),
+        ({"betas": (0.9,)}, "betas must be two numbers"),
+        ({"eps": 0.0}, "eps must be positive, not 0.0"),
+        ({"weight_decay": -1.0}, "weight_decay must not be negative"),
+    ],
+)
+def test_impossible_settings_of_adam_are_refused(arguments, words):
+    with pytest.raises(ValueError, match=words):
+        Adam(**arguments)

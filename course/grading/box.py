@@ -165,7 +165,7 @@ def _lend_machine_code(cache: Path) -> None:
     """
     if FOLDER:
         with contextlib.suppress(OSError):  # another process may be writing there
-            shutil.copytree(FOLDER, cache / FOLDER.parent.name / FOLDER.name)
+            shutil.copytree(FOLDER, cache / FOLDER.name)
 
 
 def _environment(place: str) -> dict[str, str]:

@@ -1,7 +1,7 @@
 """What every layer is: a forward that remembers, a backward that uses the memory."""
 
 from math import prod, sqrt
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -16,11 +16,26 @@ class Layer:
     params : name -> array, what the layer learns (empty for most layers)
     grads : the same names -> dLoss/dparam, each of its parameter's shape;
         filled by backward, read by the optimizer
+    buffers : name -> array, what is saved with the layer but not learned by gradient
+    training : True while the network learns; train() and eval() set it
     """
+
+    training = True
 
     def __init__(self) -> None:
         self.params: dict[str, Array] = {}
         self.grads: dict[str, Array] = {}
+        self.buffers: dict[str, Array] = {}
+
+    def train(self) -> Self:
+        """Say that the network learns from now on, and return the layer."""
+        self.training = True
+        return self
+
+    def eval(self) -> Self:
+        """Say that the network is only used from now on, and return the layer."""
+        self.training = False
+        return self
 
     def forward(self, x: Array) -> Array:
         """Return y, and keep on self whatever backward will need."""

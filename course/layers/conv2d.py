@@ -20,19 +20,18 @@ Shapes
                                  and WO likewise
 
 Edges: pixels outside x are 0. A remainder of rows or columns that no window reaches is
-left out, and its gradient is 0. An empty batch gives an empty y. A NaN or infinity in x, w
-or dy makes NaN of whatever it touches, and at stride 1 of some gradients beside it.
+left out, and its gradient is 0. An empty batch gives an empty y. NaN or infinity in x, w
+or dy goes wherever the equations take it, and nowhere else.
 
 As in every deep-learning library this is cross-correlation: w is not flipped.
 
 The loops of (1), (2) and (3) visit the same products in the same nest, one line apart;
-framing x in zeros first leaves that line without an if.
-
-With stride 1 faster loops compute the same. They read the framed image, WP pixels wide,
-as one long row: what tap (u,v) sees lies u*DH*WP + v*DW pixels after what tap (0,0) sees,
-for every window alike. So a tap is one pass over the image along memory, as vector
-instructions like it, in place of HO short ones. The price: (KW-1)*DW windows a row that
-wrap around its end; nobody keeps them.
+framing x in zeros first leaves that line without an if. They are the definition. The
+functions call course/engine/cpu.py, which visits the same products 10 to 50 times as fast,
+and the loops here only for what it leaves to them. Between the two stands `_y_cpu_run`:
+with stride 1, what tap (u,v) sees lies u*DH*WP + v*DW pixels after what tap (0,0) sees, for
+every window alike, if the framed image, WP pixels wide, is read as one long row. So a tap
+is one pass along memory, as vector instructions like it.
 
 Lecture: lectures/09_convolution.ipynb.  Symbols: GLOSSARY.md.
 Source: LeCun et al., Proc. IEEE 86 (1998), section II; geometry from Dumoulin & Visin,
@@ -45,6 +44,7 @@ import numpy as np
 
 from course.compiled import compiled
 from course.device import Array, fill, floats, same_shape
+from course.engine import cpu as engine
 from course.layers.base import Layer, he_normal
 from course.shapes import Pads, Pair, framed, integer, out_size, pads, pair
 
@@ -113,29 +113,6 @@ def _dx_cpu(dxp, dy, w, G, SH, SW, DH, DW, first, past):
 
 
 @compiled
-def _dx_cpu_run(dxp, dyp, w, G, DH, DW, size, first, past):
-    """Equation (2) at stride 1, a tap in one run; a thread has planes (n, channel) of dx.
-
-    dyp is dy in rows as wide as those of dxp, with zeros for the windows that wrap.
-    """
-    C, WP = dxp.shape[1], dxp.shape[3]
-    F, CG, KH, KW = w.shape
-    FG = F // G
-    for plane in range(first, past):
-        n, channel = divmod(plane, C)
-        group, c = divmod(channel, CG)
-        pixels = dxp[n, channel].reshape(-1)
-        pixels[:] = 0
-        for f in range(group * FG, (group + 1) * FG):
-            run = dyp[n, f].reshape(-1)
-            for u in range(KH):
-                for v in range(KW):
-                    tap, seen = w[f, c, u, v], pixels[u * DH * WP + v * DW :]
-                    for k in range(size):
-                        seen[k] += tap * run[k]
-
-
-@compiled
 def _dw_cpu(dw, dy, xp, G, SH, SW, DH, DW, first, past):
     """Equation (3); a thread has planes (f, c) of dw."""
     N, F, HO, WO = dy.shape
@@ -152,26 +129,6 @@ def _dw_cpu(dw, dy, xp, G, SH, SW, DH, DW, first, past):
                         for j in range(WO):
                             pixel = xp[n, c0 + c, i * SH + u * DH, j * SW + v * DW]
                             total += dy[n, f, i, j] * pixel
-                    dw[f, c, u, v] += total
-
-
-@compiled
-def _dw_cpu_run(dw, dyp, xp, G, DH, DW, size, first, past):
-    """Equation (3) at stride 1, a tap in one run; a thread has planes (f, c) of dw."""
-    N, WP = len(xp), xp.shape[3]
-    F, CG, KH, KW = dw.shape
-    for plane in range(first, past):
-        f, c = divmod(plane, CG)
-        c0 = f // (F // G) * CG
-        dw[f, c] = 0
-        for n in range(N):
-            pixels, run = xp[n, c0 + c].reshape(-1), dyp[n, f].reshape(-1)
-            for u in range(KH):
-                for v in range(KW):
-                    seen = pixels[u * DH * WP + v * DW :]
-                    total = dw.dtype.type(0)
-                    for k in range(size):
-                        total += run[k] * seen[k]
                     dw[f, c, u, v] += total
 
 
@@ -243,8 +200,9 @@ def conv2d_forward(
     b = np.zeros(F, x.dtype) if b is None else floats("b", b, "(F,)", x.dtype)
     same_shape("b", b, (F,), "one bias for each filter of w")
     y = np.empty((N, F, *size), x.dtype)
-    xp = framed(x, frame)
-    steps = y.size * w[0].size
+    if engine.convolve(y, x, w, b, stride, frame, dilation, G):
+        return y
+    xp, steps = framed(x, frame), y.size * w[0].size
     if stride == (1, 1):
         fill(_y_cpu_run, N * F, y, xp, w, b, G, *dilation, steps=steps)
     else:
@@ -260,10 +218,13 @@ def conv2d_backward(
     padding: int | Pair | Pads | str = 0,
     dilation: int | Pair = 1,
     groups: int = 1,
-) -> tuple[Array, Array, Array]:
+    *,
+    need_dx: bool = True,
+) -> tuple[Array | None, Array, Array]:
     """Return dx, dw, db of equations (2), (3), (4), in the dtype of x.
 
-    The keywords are those that forward was called with. Raises as forward does, and
+    The keywords are those that forward was called with. With need_dx=False dx is None:
+    nobody asks for the gradient of the images themselves. Raises as forward does, and
     ValueError if dy has not the shape of y.
 
     >>> x, w = np.ones((1, 1, 3, 3)), np.ones((1, 1, 2, 2))
@@ -281,23 +242,19 @@ def conv2d_backward(
     )
     (N, C, H, W), F, CG = x.shape, len(w), w.shape[1]
     same_shape("dy", dy, (N, F, *size), "the shape of y for these x and w")
-    xp = framed(x, frame)
-    dxp, dw, db = np.empty_like(xp), np.empty_like(w), np.empty(F, x.dtype)
-    steps = dy.size * w[0].size
-    if stride == (1, 1):
-        HO, WO = size
-        WP = xp.shape[3]
-        dyp = np.zeros((N, F, HO, WP), dy.dtype)
-        dyp[..., :WO] = dy
-        run = G, *dilation, (HO - 1) * WP + WO
-        fill(_dx_cpu_run, N * C, dxp, dyp, w, *run, steps=steps)
-        fill(_dw_cpu_run, F * CG, dw, dyp, xp, *run, steps=steps)
-    else:
-        fill(_dx_cpu, N * C, dxp, dy, w, G, *stride, *dilation, steps=steps)
-        fill(_dw_cpu, F * CG, dw, dy, xp, G, *stride, *dilation, steps=steps)
+    window = stride, frame, dilation, G
+    dw, db = np.empty_like(w), np.empty(F, x.dtype)
+    dx = np.empty_like(x) if need_dx else None
+    if engine.convolve_backward(dx, dw, db, dy, x, w, *window):
+        return dx, dw, db
+    xp, steps = framed(x, frame), dy.size * w[0].size
+    fill(_dw_cpu, F * CG, dw, dy, xp, G, *stride, *dilation, steps=steps)
     fill(_db_cpu, F, db, dy)
-    (top, _), (left, _) = frame
-    return np.ascontiguousarray(dxp[:, :, top : top + H, left : left + W]), dw, db
+    if need_dx:
+        dxp, ((top, _), (left, _)) = np.empty_like(xp), frame
+        fill(_dx_cpu, N * C, dxp, dy, w, G, *stride, *dilation, steps=steps)
+        dx[...] = dxp[:, :, top : top + H, left : left + W]
+    return dx, dw, db
 
 
 class Conv2d(Layer):

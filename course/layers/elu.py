@@ -20,6 +20,7 @@ import numpy as np
 
 from course.compiled import compiled
 from course.device import Array, fill, floats, number, same_shape
+from course.engine.elementary import exp, expm1
 from course.layers.base import Layer
 
 
@@ -29,7 +30,7 @@ def _y_cpu(y, x, alpha, first, past):
     y, x = y[first:past], x[first:past]
     zero = x.dtype.type(0)
     for k in range(y.size):
-        y[k] = x[k] if x[k] > zero else alpha * np.expm1(x[k])
+        y[k] = x[k] if x[k] > zero else alpha * expm1(x[k])
 
 
 @compiled
@@ -38,7 +39,7 @@ def _dx_cpu(dx, dy, x, alpha, first, past):
     dx, dy, x = dx[first:past], dy[first:past], x[first:past]
     zero = x.dtype.type(0)
     for k in range(dx.size):
-        dx[k] = dy[k] if x[k] > zero else alpha * np.exp(x[k]) * dy[k]
+        dx[k] = dy[k] if x[k] > zero else alpha * exp(x[k]) * dy[k]
 
 
 def elu_forward(x: Array, alpha: float = 1.0) -> Array:

@@ -1,0 +1,445 @@
+"""Register tiles: the few words with which the fast loops talk to the vector unit.
+
+A processor adds and multiplies whole vectors: `lanes` numbers at once, 8 float32 on a
+machine with AVX2. It has few vector registers, 16 there. A loop is fast if its sums stay
+in registers, and if every number it loads serves several sums. So the fast loops keep a
+tile of `rows` x `cols` vectors in registers,
+
+    acc[p,q][l]       0 <= p < rows, 0 <= q < cols, 0 <= l < lanes
+
+and visit the taps t of a sum one after the other. One tap is `rows` single numbers and
+`cols` vectors, each loaded once, multiplied each with each:
+
+    acc[p,q][l] += s[row[p] + i] * v[col[q] + j + l]        outer(acc, s, row, i, v, col, j)
+
+For a tile of 6 x 2 that is 12 multiply-adds for 8 loads. Where the numbers of a row and
+of a column both lie along memory, the lanes can be taps instead, to be added up at the end:
+
+    acc[p,q][l] += s[row[p] + i + l] * v[col[q] + j + l]    inner(acc, s, row, i, v, col, j)
+
+`row` and `col` are places in a flat array, one for each row and column of the tile, that
+`places` reads from a table. Nothing about them needs to be regular: so stride, dilation,
+groups and the frame of a convolution are all a matter of tables.
+
+Numba has no word for "keep this in a vector register". Each function below says it to
+LLVM, the compiler under Numba: its `generate` writes the instructions of one word. They
+trust: no index is checked here.
+
+How wide a vector is, and how many registers there are, is asked of the machine that Numba
+compiles for; NUMBA_CPU_NAME and NUMBA_CPU_FEATURES make it compile for another.
+
+Source: Goto & van de Geijn, ACM TOMS 34 (2008); Van Zee & van de Geijn, ACM TOMS 41 (2015).
+"""
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic, models, register_model
+
+INT32, INT64 = ir.IntType(32), ir.IntType(64)
+
+
+class Shape(NamedTuple):
+    """Rows and columns of vectors in a tile, lanes of a vector, registers there are."""
+
+    rows: int
+    cols: int
+    lanes: int
+    registers: int
+
+    @property
+    def width(self) -> int:
+        """Return how many numbers lie side by side in a row of the tile."""
+        return self.cols * self.lanes
+
+
+@cache
+def vector_unit() -> tuple[int, int]:
+    """Return (bytes in a vector register, number of them) of the machine compiled for."""
+    from numba.core.registry import cpu_target
+
+    features = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+    if "+avx512f" in features:
+        return 64, 32
+    if "+avx" in features:
+        return 32, 16
+    return 16, 32 if "+neon" in features else 16  # SSE is in every x86 of 64 bits
+
+
+@cache
+def tile_shape(dtype: Any) -> Shape:
+    """Return the tile that fills the registers but for those that hold one tap."""
+    width, registers = vector_unit()
+    rows, lanes = 12 if registers == 32 else 6, width // np.dtype(dtype).itemsize
+    return Shape(rows, 2, lanes, registers)
+
+
+class Tile(types.Type):
+    """Numba's type of a tile in registers."""
+
+    def __init__(self, dtype: types.Float, rows: int, cols: int):
+        self.dtype, self.rows, self.cols = dtype, rows, cols
+        self.lanes = tile_shape(str(dtype)).lanes
+        super().__init__(name=f"tile {rows} x {cols} x {self.lanes} {dtype}")
+
+
+@register_model(Tile)
+class _TileModel(models.PrimitiveModel):
+    """A tile is an array of vectors, which LLVM takes apart into registers."""
+
+    def __init__(self, manager: Any, tile: Tile):
+        number = {32: ir.FloatType(), 64: ir.DoubleType()}[tile.dtype.bitwidth]
+        vectors = ir.ArrayType(ir.VectorType(number, tile.lanes), tile.rows * tile.cols)
+        super().__init__(manager, tile, vectors)
+
+
+# --- what the words are made of -----------------------------------------------------------
+
+
+def _pointer(context: Any, build: Any, kind: Any, array: Any, place: Any) -> Any:
+    """Return the address of the array's element at the place."""
+    return build.gep(context.make_array(kind)(context, build, array).data, [place])
+
+
+def _load(build: Any, vector: Any, address: Any) -> Any:
+    """Return the vector that begins at the address, aligned or not."""
+    aligned = vector.element.get_abi_size(_target_data())
+    return build.load(build.bitcast(address, vector.as_pointer()), align=aligned)
+
+
+def _store(build: Any, value: Any, address: Any) -> None:
+    """Put the vector into memory, aligned or not."""
+    aligned = value.type.element.get_abi_size(_target_data())
+    build.store(value, build.bitcast(address, value.type.as_pointer()), align=aligned)
+
+
+@cache
+def _target_data() -> Any:
+    """Return what LLVM knows of the sizes of types."""
+    from numba.core.registry import cpu_target
+
+    return cpu_target.target_context.target_data
+
+
+def _splat(build: Any, vector: Any, number: Any) -> Any:
+    """Return a vector with the number in every lane."""
+    nothing = ir.Constant(vector, ir.Undefined)
+    first = build.insert_element(nothing, number, INT32(0))
+    lanes = ir.Constant(ir.VectorType(INT32, vector.count), [0] * vector.count)
+    return build.shuffle_vector(first, nothing, lanes)
+
+
+def _call(build: Any, name: str, *vectors: Any) -> Any:
+    """Return what LLVM's function `name` makes of the vectors, lane by lane."""
+    vector = vectors[0].type
+    bits = "f32" if isinstance(vector.element, ir.FloatType) else "f64"
+    kind = ir.FunctionType(vector, [vector] * len(vectors))
+    full = f"llvm.{name}.v{vector.count}{bits}"
+    return build.call(cgutils.get_or_insert_function(build.module, kind, full), vectors)
+
+
+# --- the words ----------------------------------------------------------------------------
+
+
+def _zeros(tile):
+    """Return the word's two halves: its type, and how its instructions are written."""
+
+    def generate(context, build, signature, arguments):
+        return ir.Constant(context.get_value_type(tile), None)
+
+    return generate
+
+
+@intrinsic
+def zeros(_, like):
+    """Return a tile of zeros, of the machine's shape for numbers like those of the array."""
+    rows, cols, *_ = tile_shape(str(like.dtype))
+    tile = Tile(like.dtype, rows, cols)
+    return tile(like), _zeros(tile)
+
+
+@intrinsic
+def zeros_row(_, like):
+    """Return a tile of one long row, which fills half of the registers."""
+    tile = Tile(like.dtype, 1, vector_unit()[1] // 2)
+    return tile(like), _zeros(tile)
+
+
+def _constants(numbers):
+    """Write numbers that the compiler knows."""
+    places = types.UniTuple(types.intp, len(numbers))
+
+    def generate(context, build, signature, arguments):
+        return context.make_tuple(build, places, [INT64(k) for k in numbers])
+
+    return places, generate
+
+
+@intrinsic
+def shape_of(_, acc):
+    """Return (rows, width, lanes): the width of a row of the tile is in numbers."""
+    places, generate = _constants([acc.rows, acc.cols * acc.lanes, acc.lanes])
+    return places(acc), generate
+
+
+@intrinsic
+def side_by_side(_, acc):
+    """Return the place of each column of the tile, if they lie one behind the other."""
+    places, generate = _constants([q * acc.lanes for q in range(acc.cols)])
+    return places(acc), generate
+
+
+@intrinsic
+def each_lane(_, acc):
+    """Return 0, 1, ... lanes - 1."""
+    places, generate = _constants(range(acc.lanes))
+    return places(acc), generate
+
+
+@intrinsic
+def lanes_at(_, acc, table, first):
+    """Return table[first : first + lanes]."""
+    places, generate = _places(acc.lanes)
+    return places(acc, table, types.intp), generate
+
+
+@intrinsic
+def stacked(_, acc):
+    """Return the place of each row of the tile, if they lie one behind the other."""
+    places, generate = _constants([p * acc.cols * acc.lanes for p in range(acc.rows)])
+    return places(acc), generate
+
+
+def _places(count):
+    """Write the reading of `count` places from a table."""
+    places = types.UniTuple(types.intp, count)
+
+    def generate(context, build, signature, arguments):
+        _, table, first = arguments
+        start = _pointer(context, build, signature.args[1], table, first)
+        found = [build.load(build.gep(start, [INT64(k)])) for k in range(count)]
+        return context.make_tuple(build, places, found)
+
+    return places, generate
+
+
+@intrinsic
+def rows_at(_, acc, table, first):
+    """Return table[first : first + rows], a place for each row of the tile."""
+    places, generate = _places(acc.rows)
+    return places(acc, table, types.intp), generate
+
+
+@intrinsic
+def cols_at(_, acc, table, first):
+    """Return table[first : first + cols], a place for each column of the tile."""
+    places, generate = _places(acc.cols)
+    return places(acc, table, types.intp), generate
+
+
+@intrinsic
+def times(_, places, scale, start):
+    """Return start + scale * place for each place."""
+
+    def generate(context, build, signature, arguments):
+        found = cgutils.unpack_tuple(build, arguments[0])
+        moved = [build.add(arguments[2], build.mul(k, arguments[1])) for k in found]
+        return context.make_tuple(build, places, moved)
+
+    return places(places, types.intp, types.intp), generate
+
+
+def _stay(build):
+    """Keep what is loaded after this line after it.
+
+    An empty instruction that might touch memory, for all that the compiler knows. Else it
+    loads the numbers of all rows at once, runs out of registers, and is half as fast.
+    """
+    kind = ir.FunctionType(ir.VoidType(), [])
+    build.asm(kind, "", "~{memory}", [], side_effect=True)
+
+
+def _multiply_add(read):
+    """Make outer (read = a number in all lanes) or inner (read = a vector)."""
+
+    def word(_, acc, s, row, i, v, col, j):
+        def generate(context, build, signature, arguments):
+            tile, s_array, row, i, v_array, col, j = arguments
+            vector = context.get_value_type(acc).element
+
+            def address(kind, array, place, tap):
+                start = _pointer(context, build, kind, array, place)
+                return build.gep(start, [tap])
+
+            cols = cgutils.unpack_tuple(build, col)
+            vs = [_load(build, vector, address(v, v_array, k, j)) for k in cols]
+            for p, k in enumerate(cgutils.unpack_tuple(build, row)):
+                _stay(build)
+                number = read(build, vector, address(s, s_array, k, i))
+                for q in range(acc.cols):
+                    n = p * acc.cols + q
+                    old = build.extract_value(tile, n)
+                    new = _call(build, "fmuladd", number, vs[q], old)
+                    tile = build.insert_value(tile, new, n)
+            return tile
+
+        return acc(acc, s, row, types.intp, v, col, types.intp), generate
+
+    return word
+
+
+def _broadcast(build, vector, address):
+    return _splat(build, vector, build.load(address))
+
+
+@intrinsic
+def outer(_, acc, s, row, i, v, col, j):
+    """Return acc with acc[p,q][l] + s[row[p] + i] * v[col[q] + j + l] for each element."""
+    return _multiply_add(_broadcast)(_, acc, s, row, i, v, col, j)
+
+
+@intrinsic
+def inner(_, acc, s, row, i, v, col, j):
+    """Return acc with acc[p,q][l] + s[row[p] + i + l] * v[col[q] + j + l]."""
+    return _multiply_add(_load)(_, acc, s, row, i, v, col, j)
+
+
+@intrinsic
+def splat(_, acc, a, row):
+    """Return a tile with a[row[p]] in every element of row p."""
+
+    def generate(context, build, signature, arguments):
+        tile, array, row = arguments
+        vector = context.get_value_type(acc).element
+        for p, k in enumerate(cgutils.unpack_tuple(build, row)):
+            number = build.load(_pointer(context, build, a, array, k))
+            for q in range(acc.cols):
+                full = _splat(build, vector, number)
+                tile = build.insert_value(tile, full, p * acc.cols + q)
+        return tile
+
+    return acc(acc, a, row), generate
+
+
+def _each(context, build, acc, kind, array, row, col):
+    """Yield the number of each vector of the tile, and its address in the array."""
+    cols = cgutils.unpack_tuple(build, col)
+    for p, k in enumerate(cgutils.unpack_tuple(build, row)):
+        start = _pointer(context, build, kind, array, k)
+        for q in range(acc.cols):
+            yield p * acc.cols + q, build.gep(start, [cols[q]])
+
+
+@intrinsic
+def load(_, acc, a, row, col):
+    """Return a tile with a[row[p] + col[q] + l] in each element."""
+
+    def generate(context, build, signature, arguments):
+        tile, array, row, col = arguments
+        vector = context.get_value_type(acc).element
+        for n, address in _each(context, build, acc, a, array, row, col):
+            tile = build.insert_value(tile, _load(build, vector, address), n)
+        return tile
+
+    return acc(acc, a, row, col), generate
+
+
+@intrinsic
+def store(_, acc, a, row, col):
+    """Write a[row[p] + col[q] + l] = acc[p,q][l]."""
+
+    def generate(context, build, signature, arguments):
+        tile, array, row, col = arguments
+        for n, address in _each(context, build, acc, a, array, row, col):
+            _store(build, build.extract_value(tile, n), address)
+        return context.get_dummy_value()
+
+    return types.void(acc, a, row, col), generate
+
+
+@intrinsic
+def plus(_, acc, a, row, col):
+    """Return acc with a[row[p] + col[q] + l] added to each element."""
+
+    def generate(context, build, signature, arguments):
+        tile, array, row, col = arguments
+        vector = context.get_value_type(acc).element
+        for n, address in _each(context, build, acc, a, array, row, col):
+            more = build.fadd(build.extract_value(tile, n), _load(build, vector, address))
+            tile = build.insert_value(tile, more, n)
+        return tile
+
+    return acc(acc, a, row, col), generate
+
+
+@intrinsic
+def total(_, acc, a, row, step):
+    """Write a[row[p] + step*q] = the sum over the lanes of acc[p,q]."""
+
+    def generate(context, build, signature, arguments):
+        tile, array, row, step = arguments
+        vector = context.get_value_type(acc).element
+        number, bits = vector.element, acc.dtype.bitwidth
+        kind = ir.FunctionType(number, [number, vector])
+        name = f"llvm.vector.reduce.fadd.v{vector.count}f{bits}"
+        add = cgutils.get_or_insert_function(build.module, kind, name)
+        for p, k in enumerate(cgutils.unpack_tuple(build, row)):
+            for q in range(acc.cols):
+                lanes = build.extract_value(tile, p * acc.cols + q)
+                found = build.call(add, [number(0.0), lanes], fastmath=("reassoc",))
+                place = build.add(k, build.mul(step, INT64(q)))
+                build.store(found, _pointer(context, build, a, array, place))
+        return context.get_dummy_value()
+
+    return types.void(acc, a, row, types.intp), generate
+
+
+@intrinsic
+def positive(_, acc):
+    """Return the tile with zeros in place of what is below zero; NaN stays."""
+
+    def generate(context, build, signature, arguments):
+        tile = arguments[0]
+        for n in range(acc.rows * acc.cols):
+            old = build.extract_value(tile, n)
+            zero = ir.Constant(old.type, None)
+            below = build.fcmp_ordered("<=", old, zero)
+            tile = build.insert_value(tile, build.select(below, zero, old), n)
+        return tile
+
+    return acc(acc), generate
+
+
+@intrinsic
+def transpose(_, a, row, b, col):
+    """Write b[col[c] + r] = a[row[r] + c] for the lanes x lanes numbers r, c."""
+    lanes = len(row)
+
+    def generate(context, build, signature, arguments):
+        a_array, row, b_array, col = arguments
+        number = {32: ir.FloatType(), 64: ir.DoubleType()}[a.dtype.bitwidth]
+        vector = ir.VectorType(number, lanes)
+        lines = [
+            _load(build, vector, _pointer(context, build, a, a_array, k))
+            for k in cgutils.unpack_tuple(build, row)
+        ]
+        half = 1
+        while half < lanes:  # swap the blocks beside the diagonal: 1 x 1, 2 x 2, 4 x 4
+            keep = [k if not k & half else lanes + k - half for k in range(lanes)]
+            swap = [k + half if not k & half else lanes + k for k in range(lanes)]
+            for r in range(lanes):
+                if not r & half:
+                    one, two = lines[r], lines[r + half]
+                    for place, order in ((r, keep), (r + half, swap)):
+                        mask = ir.Constant(ir.VectorType(INT32, lanes), order)
+                        lines[place] = build.shuffle_vector(one, two, mask)
+            half *= 2
+        for line, k in zip(lines, cgutils.unpack_tuple(build, col), strict=True):
+            _store(build, line, _pointer(context, build, b, b_array, k))
+        return context.get_dummy_value()
+
+    return types.void(a, row, b, col), generate

@@ -1,0 +1,307 @@
+"""Batch normalisation: give every channel mean 0 and variance 1, then w and b.
+
+Equations
+
+    x is seen as (N, C, HW): HW pixels in each of the N planes of a channel.
+
+    (1)  mean[c]   = average over n,k of x[n,c,k]
+    (2)  var[c]    = average over n,k of (x[n,c,k] - mean[c])^2
+    (3)  y[n,c,k]  = w[c] * (x[n,c,k] - mean[c]) * invstd[c] + b[c]
+    (4)  dw[c]     = sum over n,k of dy[n,c,k] * (x[n,c,k] - mean[c]) * invstd[c]
+    (5)  db[c]     = sum over n,k of dy[n,c,k]
+    (6)  dx[n,c,k] = w[c] * invstd[c] * (dy[n,c,k] - db[c] / (N*HW)
+                     - (x[n,c,k] - mean[c]) * invstd[c] * dw[c] / (N*HW))
+
+    with invstd[c] = 1 / sqrt(var[c] + eps). So it is in training, where mean and var are
+    functions of x. In use they are constants, the running ones: (6) loses the terms with
+    db and dw.
+
+Shapes
+
+    x, y, dx, dy        (N, C), (N, C, L), (N, C, H, W), ...   float, all alike
+    w, b, dw, db        (C,)   float
+    mean, var, invstd   (C,)   float
+
+Edges: one value per channel has no variance: training on it is an error. A channel with
+variance 0 becomes b, as long as eps > 0. NaN or infinity makes its whole channel NaN in
+training. An empty batch gives an empty y and leaves the running statistics alone. A mean
+far larger than the deviation costs no digits of the variance, nor of y.
+
+Lecture: lectures/08_deep_nets_that_train.ipynb.  Symbols: GLOSSARY.md.
+Source: Ioffe & Szegedy, arXiv:1502.03167, algorithm 1; as torch.nn.BatchNorm2d.
+"""
+
+from math import prod
+from typing import Any
+
+import numpy as np
+
+from course.compiled import compiled
+from course.device import Array, fill, floats, number, same_shape
+from course.layers.base import Layer
+from course.shapes import integer
+
+
+@compiled
+def _y_cpu(y, mean, var, x, w, b, eps, training, first, past):
+    """Equation (3), in training after (1) and (2); a thread has channels.
+
+    Equations (1) and (2) take the distance from the first plane's mean: it is small
+    where x is not, and then its squares lose no digits to one another.
+    """
+    N, _, HW = x.shape
+    zero, count = x.dtype.type(0), x.dtype.type(N * HW)
+    for c in range(first, past):
+        pivot, shift = mean[c], zero  # their sum is the mean
+        if training:
+            pixels, total = x[0, c], zero
+            for k in range(HW):
+                total += pixels[k]
+            pivot = total / x.dtype.type(HW)
+            total, squares = zero, zero
+            for n in range(N):
+                pixels, sum_n, squares_n = x[n, c], zero, zero
+                for k in range(HW):
+                    distance = pixels[k] - pivot
+                    sum_n += distance
+                    squares_n += distance * distance
+                total += sum_n
+                squares += squares_n
+            shift = total / count
+            spread = squares / count - shift * shift
+            mean[c], var[c] = pivot + shift, zero if spread < zero else spread
+        factor = w[c] / np.sqrt(var[c] + eps)
+        rest = b[c] - shift * factor
+        for n in range(N):
+            row, pixels = y[n, c], x[n, c]
+            for k in range(HW):
+                row[k] = (pixels[k] - pivot) * factor + rest
+
+
+@compiled
+def _dw_cpu(dw, db, dy, x, mean, invstd, first, past):
+    """Equations (4) and (5); a thread has channels."""
+    N, _, HW = x.shape
+    zero = x.dtype.type(0)
+    for c in range(first, past):
+        mean_c, slope, total = mean[c], zero, zero
+        for n in range(N):
+            upstream, pixels, slope_n, total_n = dy[n, c], x[n, c], zero, zero
+            for k in range(HW):
+                slope_n += upstream[k] * (pixels[k] - mean_c)
+                total_n += upstream[k]
+            slope += slope_n
+            total += total_n
+        dw[c], db[c] = slope * invstd[c], total
+
+
+@compiled
+def _dx_cpu(dx, dy, x, w, mean, invstd, dw, db, first, past):
+    """Equation (6); a thread has channels. With dw = db = 0 it is dx in use."""
+    N, _, HW = x.shape
+    count = x.dtype.type(N * HW)
+    for c in range(first, past):
+        mean_c, factor = mean[c], w[c] * invstd[c]
+        average, slope = db[c] / count, invstd[c] * dw[c] / count
+        for n in range(N):
+            row, upstream, pixels = dx[n, c], dy[n, c], x[n, c]
+            for k in range(HW):
+                row[k] = factor * (upstream[k] - average - (pixels[k] - mean_c) * slope)
+
+
+def _planes(x: Array) -> Array:
+    """Return (N, C, ...) as (N, C, HW), and as (1, C, N) where a plane is one pixel."""
+    planes = x.reshape(*x.shape[:2], prod(x.shape[2:]))
+    return planes.transpose(2, 1, 0).copy() if planes.shape[2] == 1 else planes
+
+
+def _undo(planes: Array, shape: tuple[int, ...]) -> Array:
+    """Return the array that _planes saw, which had this shape."""
+    if prod(shape[2:]) == 1:
+        planes = planes.transpose(2, 1, 0).copy()
+    return planes.reshape(shape)
+
+
+def _images(name: str, x: Array, dtype: Any = None) -> Array:
+    """Return the array ready for the loops, or say in words what is wrong with it."""
+    x = floats(name, x, "any", dtype)
+    if x.ndim < 2:
+        raise ValueError(f"{name} has shape {x.shape}; it must be (N, C) or (N, C, ...)")
+    return x
+
+
+def _per_channel(name: str, a: Array | None, default: float, x: Array) -> Array:
+    """Return one number for each channel of x; the default where a is None."""
+    C = x.shape[1]
+    if a is None:
+        return np.full(C, default, x.dtype)
+    a = floats(name, a, f"({C},)", x.dtype)
+    same_shape(name, a, (C,), "one number for each channel of x")
+    return a
+
+
+def batchnorm_forward(
+    x: Array,
+    weight: Array | None,
+    bias: Array | None,
+    running_mean: Array | None,
+    running_var: Array | None,
+    training: bool,
+    momentum: float = 0.1,
+    eps: float = 1e-5,
+) -> tuple[Array, Array, Array]:
+    """Return y of equation (3), and the mean and invstd it was computed with.
+
+    In training they are those of the batch, equations (1) and (2), and the running arrays
+    are changed in place to (1 - momentum) * running + momentum * batch, with the unbiased
+    variance, divided by N*HW - 1. In use they are the running ones. Without running arrays
+    (None) there is only training; without weight or bias they are 1 and 0. Raises
+    TypeError for dtypes that are not float32 or float64, or not alike, and ValueError for
+    shapes that do not fit together and for one value per channel in training.
+
+    >>> x = np.array([[1.0], [3.0], [5.0], [7.0]])
+    >>> running_mean, running_var = np.array([0.0]), np.array([1.0])
+    >>> y, mean, invstd = batchnorm_forward(
+    ...     x, None, None, running_mean, running_var, training=True, momentum=0.5, eps=4.0
+    ... )
+    >>> y.ravel(), mean, invstd
+    (array([-1.        , -0.33333333,  0.33333333,  1.        ]), array([4.]), \
+array([0.33333333]))
+    >>> running_mean, running_var.round(6)
+    (array([2.]), array([3.833333]))
+    """
+    x = _images("x", x)
+    w, b = _per_channel("weight", weight, 1, x), _per_channel("bias", bias, 0, x)
+    momentum, eps = number("momentum", momentum), number("eps", eps)
+    if eps < 0:
+        raise ValueError(f"eps must be at least 0, not {eps}")
+    tracked = running_mean is not None
+    if tracked != (running_var is not None):
+        raise ValueError("give both running_mean and running_var, or neither")
+    if not (tracked or training):
+        raise ValueError("without running_mean and running_var there is only training")
+    mean = _per_channel("running_mean", running_mean, 0, x).copy()
+    var = _per_channel("running_var", running_var, 1, x).copy()
+    planes = _planes(x)
+    count = planes[:, :1].size
+    if training and count == 1:
+        raise ValueError(
+            f"x has shape {x.shape}: one value per channel has no variance; train on a "
+            "larger batch, or call eval() first to use the network on a single sample"
+        )
+    learn = bool(training and count)
+    y = np.empty_like(planes)
+    fill(_y_cpu, len(w), y, mean, var, planes, w, b, x.dtype.type(eps), learn)
+    if learn and tracked:
+        running_mean += momentum * (mean - running_mean)
+        running_var += momentum * (var * (count / (count - 1)) - running_var)
+    return _undo(y, x.shape), mean, 1 / np.sqrt(var + eps)
+
+
+def batchnorm_backward(
+    dy: Array,
+    x: Array,
+    weight: Array | None,
+    mean: Array,
+    invstd: Array,
+    training: bool,
+) -> tuple[Array, Array, Array]:
+    """Return dx, dw, db of equations (6), (4), (5), in the dtype of x.
+
+    mean and invstd are what forward returned, training what it was told. Raises as forward
+    does, and ValueError if dy has not the shape of x.
+
+    >>> x, dy = np.array([[1.0], [3.0]]), np.array([[1.0], [0.0]])
+    >>> dx, dw, db = batchnorm_backward(
+    ...     dy, x, None, np.array([2.0]), np.array([0.5]), training=True
+    ... )
+    >>> dx.ravel(), dw, db
+    (array([ 0.1875, -0.1875]), array([-0.5]), array([1.]))
+    """
+    x = _images("x", x)
+    dy = floats("dy", dy, "any", x.dtype)
+    same_shape("dy", dy, x.shape, "the shape of x")
+    w = _per_channel("weight", weight, 1, x)
+    mean = _per_channel("mean", mean, 0, x)
+    invstd = _per_channel("invstd", invstd, 1, x)
+    planes, upstream = _planes(x), _planes(dy)
+    dx, dw, db = np.empty_like(planes), np.empty_like(w), np.empty_like(w)
+    fill(_dw_cpu, len(w), dw, db, upstream, planes, mean, invstd)
+    sums = (dw, db) if training else (np.zeros_like(dw), np.zeros_like(db))
+    fill(_dx_cpu, len(w), dx, upstream, planes, w, mean, invstd, *sums)
+    return _undo(dx, x.shape), dw, db
+
+
+class BatchNorm2d(Layer):
+    """Batch normalisation of images (N, C, H, W), with parameters weight and bias (C,).
+
+    weight starts at 1, bias at 0; affine=False leaves both out. The buffers running_mean
+    and running_var start at 0 and 1 and follow the batches in training; after eval() they
+    take the place of the batch's statistics. momentum=None makes them plain averages over
+    all batches; track_running_stats=False leaves them out, and then the batch's statistics
+    serve in use as well. Raises ValueError for num_features below 1, or an x with another
+    number of channels or axes.
+    """
+
+    shapes = ("(N, C, H, W)",)
+
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        *,
+        dtype: Any = np.float32,
+    ):
+        super().__init__()
+        C = integer("num_features", num_features, 1)
+        self.channels, self.eps = C, number("eps", eps)
+        self.momentum = None if momentum is None else number("momentum", momentum)
+        if affine:
+            self.params["weight"] = np.ones(C, dtype)
+            self.params["bias"] = np.zeros(C, dtype)
+        if track_running_stats:
+            self.buffers["running_mean"] = np.zeros(C, dtype)
+            self.buffers["running_var"] = np.ones(C, dtype)
+            self.buffers["num_batches_tracked"] = np.zeros((), np.int64)
+
+    def forward(self, x: Array) -> Array:
+        x = floats("x", x, "any")
+        if x.ndim not in (shape.count(",") + 1 for shape in self.shapes):
+            raise ValueError(
+                f"x has shape {x.shape}; it must be {' or '.join(self.shapes)}"
+            )
+        if x.shape[1] != self.channels:
+            raise ValueError(f"x has {x.shape[1]} channels, the layer has {self.channels}")
+        training, momentum = self.training or not self.buffers, self.momentum
+        seen = self.buffers.get("num_batches_tracked", np.zeros((), np.int64))
+        y, mean, invstd = batchnorm_forward(
+            x,
+            self.params.get("weight"),
+            self.params.get("bias"),
+            self.buffers.get("running_mean"),
+            self.buffers.get("running_var"),
+            training,
+            1 / (int(seen) + 1) if momentum is None else momentum,
+            self.eps,
+        )
+        if training and x.size:
+            seen += 1
+        self.x, self.statistics = x, (mean, invstd, training)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        x = self.remembered("x")
+        weight = self.params.get("weight")
+        dx, dw, db = batchnorm_backward(dy, x, weight, *self.statistics)
+        if "weight" in self.params:
+            self.grads["weight"], self.grads["bias"] = dw, db
+        return dx
+
+
+class BatchNorm1d(BatchNorm2d):
+    """Batch normalisation of rows (N, C) or signals (N, C, L); otherwise as BatchNorm2d."""
+
+    shapes = ("(N, C)", "(N, C, L)")

@@ -1,0 +1,278 @@
+"""1-D convolution: slide F filters of K taps along a signal of several channels.
+
+Equations
+
+    (1)  y[n,f,j]       = b[f] + sum over c,v of w[f,c,v] * x[n,c0+c,q]
+    (2)  dx[n,c0+c,q]   = sum over f,j,v      of w[f,c,v] * dy[n,f,j]
+    (3)  dw[f,c,v]      = sum over n,j        of dy[n,f,j] * x[n,c0+c,q]
+    (4)  db[f]          = sum over n,j        of dy[n,f,j]
+
+    with q = j*S + v*D - before, 0 <= v < K, 0 <= c < C/G, and c0 the first channel of
+    the group of filter f: filters come in G groups of F/G, and group k sees channels
+    k*C/G to (k+1)*C/G - 1 only.
+
+Shapes
+
+    x, dx   (N, C, W)     float; a signal is a row of W samples in each channel
+    w, dw   (F, C/G, K)   float
+    b, db   (F,)          float
+    y, dy   (N, F, WO)    float; WO = (W + before + after - D*(K-1) - 1)//S + 1
+
+Edges: samples outside x are 0. A remainder of samples that no window reaches is left
+out, and its gradient is 0. An empty batch gives an empty y. As in every deep-learning
+library this is cross-correlation: w is not flipped.
+
+The loops read x in its frame of zeros, sorted: first the samples 0, S, 2*S, ..., then
+1, S+1, 2*S+1, ... What tap v sees in one window after the other then lies side by side in
+memory for every stride, as vector instructions like it: from v*D // S on, among those
+with remainder v*D % S.
+
+Lecture: lectures/09_convolution.ipynb.  Symbols: GLOSSARY.md.
+Source: Waibel et al., IEEE Trans. ASSP 37 (1989), the time-delay network; as
+torch.nn.Conv1d.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from course.compiled import compiled
+from course.device import Array, fill, floats, same_shape
+from course.layers.base import Layer, he_normal
+from course.shapes import MOST, Pair, framed, integer, out_size, pads
+
+
+@compiled
+def _y_cpu(y, xp, w, b, moves, G, first, past):
+    """Equation (1); a thread has rows (n, f) of y."""
+    F, (_, CG, K) = y.shape[1], w.shape
+    for row in range(first, past):
+        n, f = divmod(row, F)
+        c0 = f // (F // G) * CG
+        outputs = y[n, f]
+        outputs[:] = b[f]
+        for c in range(CG):
+            for v in range(K):
+                tap, seen = w[f, c, v], xp[n, c0 + c, moves[v] :]
+                for j in range(outputs.size):
+                    outputs[j] += tap * seen[j]
+
+
+@compiled
+def _dx_cpu(dxp, dy, w, moves, G, first, past):
+    """Equation (2), pushed: an output gives to every sample it saw, frame included.
+
+    A thread has rows (n, channel) of dx.
+    """
+    C, F, (_, CG, K) = dxp.shape[1], dy.shape[1], w.shape
+    FG = F // G
+    for row in range(first, past):
+        n, channel = divmod(row, C)
+        group, c = divmod(channel, CG)
+        dxp[n, channel] = 0
+        for f in range(group * FG, (group + 1) * FG):
+            upstream = dy[n, f]
+            for v in range(K):
+                tap, seen = w[f, c, v], dxp[n, channel, moves[v] :]
+                for j in range(upstream.size):
+                    seen[j] += tap * upstream[j]
+
+
+@compiled
+def _dw_cpu(dw, dy, xp, moves, G, first, past):
+    """Equation (3); a thread has rows (f, c) of dw."""
+    N, (F, CG, K) = len(dy), dw.shape
+    for row in range(first, past):
+        f, c = divmod(row, CG)
+        c0 = f // (F // G) * CG
+        dw[f, c] = 0
+        for n in range(N):
+            upstream = dy[n, f]
+            for v in range(K):
+                seen = xp[n, c0 + c, moves[v] :]
+                total = dw.dtype.type(0)
+                for j in range(upstream.size):
+                    total += upstream[j] * seen[j]
+                dw[f, c, v] += total
+
+
+@compiled
+def _db_cpu(db, dy, first, past):
+    """Equation (4); a thread has filters."""
+    for f in range(first, past):
+        db[f] = 0
+        for n in range(len(dy)):
+            upstream = dy[n, f]
+            total = db.dtype.type(0)
+            for j in range(upstream.size):
+                total += upstream[j]
+            db[f] += total
+
+
+def _frame(padding: Any, W: int, K: int, S: int, D: int) -> Pair:
+    """Return (before, after) in samples."""
+    if isinstance(padding, str):
+        return pads(padding, (1, W), (1, K), (1, S), (1, D))[1]
+    if isinstance(padding, tuple | list):
+        if len(padding) != 2:
+            raise ValueError(f"padding must be an int or (before, after), not {padding!r}")
+        before, after = (integer("padding", P, 0, MOST) for P in padding)
+        return before, after
+    P = integer("padding", padding, 0, MOST)
+    return P, P
+
+
+def _geometry(x_shape, w_shape, stride, padding, dilation, groups):
+    """Return G, S, D, padding and the size of y, or say what cannot be."""
+    C, W = x_shape[1:]
+    F, CG, K = w_shape
+    G = integer("groups", groups, 1)
+    if C % G or F % G:
+        raise ValueError(
+            f"groups={G} must divide the {C} channels of x and the {F} filters of w"
+        )
+    if CG * G != C:
+        raise ValueError(
+            f"x has {C} channels, w expects {CG * G}"
+            + f" ({CG} in each of {G} groups)" * (G > 1)
+        )
+    if K < 1:
+        raise ValueError(f"w has shape {w_shape}; a filter needs at least 1 tap")
+    S, D = integer("stride", stride, 1, MOST), integer("dilation", dilation, 1, MOST)
+    frame = _frame(padding, W, K, S, D)
+    WO = out_size(W, K, S, frame, D)
+    return G, S if WO > 1 else 1, D, frame, WO  # one window needs no stride
+
+
+def _sorted(x: Array, frame: Pair, K: int, S: int, D: int) -> tuple[Array, Array]:
+    """Return x framed and sorted by remainder, and where what each tap sees begins."""
+    before, after = frame
+    after += -(before + x.shape[2] + after) % S  # as many of each remainder
+    xp = framed(x[:, :, None], ((0, 0), (before, after)))[:, :, 0]
+    N, C, WP = xp.shape
+    place, remainder = np.divmod(np.arange(K) * D, S)
+    xp = xp.reshape(N, C, WP // S, S).swapaxes(2, 3).reshape(N, C, WP)
+    return np.ascontiguousarray(xp), remainder * (WP // S) + place
+
+
+def conv1d_forward(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    stride: int = 1,
+    padding: int | Pair | str = 0,
+    dilation: int = 1,
+    groups: int = 1,
+) -> Array:
+    """Return y of equation (1), in the dtype of x.
+
+    Padding is an int, (before, after), "valid" or "same". Raises TypeError for dtypes
+    that are not float32 or float64, or not alike, and ValueError for shapes that do not
+    fit together.
+
+    >>> x = np.array([[[0.0, 1.0, 4.0, 9.0]]])
+    >>> conv1d_forward(x, np.array([[[-1.0, 1.0]]]))
+    array([[[1., 3., 5.]]])
+    """
+    x = floats("x", x, "(N, C, W)")
+    w = floats("w", w, "(F, C/G, K)", x.dtype)
+    G, S, D, frame, WO = _geometry(x.shape, w.shape, stride, padding, dilation, groups)
+    N, F = len(x), len(w)
+    b = np.zeros(F, x.dtype) if b is None else floats("b", b, "(F,)", x.dtype)
+    same_shape("b", b, (F,), "one bias for each filter of w")
+    xp, moves = _sorted(x, frame, w.shape[2], S, D)
+    y = np.empty((N, F, WO), x.dtype)
+    steps = y.size * w[0].size
+    fill(_y_cpu, N * F, y, xp, w, b, moves, G, steps=steps)
+    return y
+
+
+def conv1d_backward(
+    dy: Array,
+    x: Array,
+    w: Array,
+    stride: int = 1,
+    padding: int | Pair | str = 0,
+    dilation: int = 1,
+    groups: int = 1,
+) -> tuple[Array, Array, Array]:
+    """Return dx, dw, db of equations (2), (3), (4), in the dtype of x.
+
+    The keywords are those that forward was called with. Raises as forward does, and
+    ValueError if dy has not the shape of y.
+
+    >>> x, w = np.array([[[0.0, 1.0, 4.0, 9.0]]]), np.array([[[-1.0, 1.0]]])
+    >>> dx, dw, db = conv1d_backward(np.ones((1, 1, 3)), x, w)
+    >>> dx, dw, db
+    (array([[[-1.,  0.,  0.,  1.]]]), array([[[ 5., 14.]]]), array([3.]))
+    """
+    x = floats("x", x, "(N, C, W)")
+    w = floats("w", w, "(F, C/G, K)", x.dtype)
+    dy = floats("dy", dy, "(N, F, WO)", x.dtype)
+    G, S, D, frame, WO = _geometry(x.shape, w.shape, stride, padding, dilation, groups)
+    (N, C, W), (F, CG, K) = x.shape, w.shape
+    same_shape("dy", dy, (N, F, WO), "the shape of y for these x and w")
+    xp, moves = _sorted(x, frame, K, S, D)
+    dxp, dw, db = np.empty_like(xp), np.empty_like(w), np.empty(F, x.dtype)
+    steps = dy.size * w[0].size
+    fill(_dx_cpu, N * C, dxp, dy, w, moves, G, steps=steps)
+    fill(_dw_cpu, F * CG, dw, dy, xp, moves, G, steps=steps)
+    fill(_db_cpu, F, db, dy)
+    WP, before = dxp.shape[2], frame[0]
+    dx = dxp.reshape(N, C, S, WP // S).swapaxes(2, 3).reshape(N, C, WP)
+    return np.ascontiguousarray(dx[:, :, before : before + W]), dw, db
+
+
+class Conv1d(Layer):
+    """1-D convolution as a layer, with parameters weight (F, C/G, K) and bias (F,).
+
+    weight starts normal with variance 2 / (C/G*K), as suits a following ReLU (He et al.,
+    ICCV 2015); bias starts at 0, and bias=False leaves it out. Raises ValueError if
+    groups does not divide both channel counts, or a size is below 1.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        stride: int = 1,
+        padding: int | Pair | str = 0,
+        dilation: int = 1,
+        groups: int = 1,
+        bias: bool = True,
+        *,
+        rng: np.random.Generator,
+        dtype: Any = np.float32,
+    ):
+        super().__init__()
+        C = integer("in_channels", in_channels, 1)
+        F = integer("out_channels", out_channels, 1)
+        G = integer("groups", groups, 1)
+        if C % G or F % G:
+            raise ValueError(f"groups={G} must divide in_channels={C} and out_channels={F}")
+        K = integer("kernel_size", kernel_size, 1)
+        S, D = integer("stride", stride, 1, MOST), integer("dilation", dilation, 1, MOST)
+        _frame(padding, 1, K, S, D)  # refuses what is no padding
+        self.params["weight"] = he_normal(rng, (F, C // G, K), dtype)
+        if bias:
+            self.params["bias"] = np.zeros(F, dtype)
+        self.window: dict[str, Any] = {
+            "stride": S,
+            "padding": padding,
+            "dilation": D,
+            "groups": G,
+        }
+
+    def forward(self, x: Array) -> Array:
+        y = conv1d_forward(x, self.params["weight"], self.params.get("bias"), **self.window)
+        self.x = x
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        x = self.remembered("x")
+        dx, dw, db = conv1d_backward(dy, x, self.params["weight"], **self.window)
+        self.grads["weight"] = dw
+        if "bias" in self.params:
+            self.grads["bias"] = db
+        return dx

@@ -1,0 +1,335 @@
+"""Transposed 2-D convolution: every pixel of x stamps a scaled filter on a larger y.
+
+Equations
+
+    (1)  y[n,f0+f,i,j] = b[f0+f] + sum over c,p,q,u,v of w[c,f,u,v] * x[n,c,p,q]
+    (2)  dx[n,c,p,q]   = sum over f,u,v   of w[c,f,u,v] * dy[n,f0+f,i,j]
+    (3)  dw[c,f,u,v]   = sum over n,p,q   of x[n,c,p,q] * dy[n,f0+f,i,j]
+    (4)  db[f]         = sum over n,i,j   of dy[n,f,i,j]
+
+    with i = p*SH + u*DH - top, j = q*SW + v*DW - left, 0 <= u < KH, 0 <= v < KW,
+    0 <= f < F/G, and f0 the first output channel of the group of c: channels come in G
+    groups of C/G, and group k fills output channels k*F/G to (k+1)*F/G - 1 only.
+
+    Without b, (1) is the transpose of a convolution from y to x with the same w, stride,
+    padding and dilation: what convolution does in backward, this does in forward.
+
+Shapes
+
+    x, dx   (N, C, H, W)        float
+    w, dw   (C, F/G, KH, KW)    float
+    b, db   (F,)                float
+    y, dy   (N, F, HO, WO)      float; HO = (H-1)*SH + DH*(KH-1) + 1 - top - bottom + OH,
+                                and WO likewise
+
+Edges: what is stamped outside y is cut off; what no filter reaches is b. Of SH sizes of
+an image a convolution with stride SH makes the same H; the output padding OH, 0 to SH-1
+rows at the bottom, says which one to come back to. Padding "same" gives HO = H*SH. An
+empty batch gives an empty y. A NaN or infinity in x, w or dy makes NaN of whatever it
+touches, and in w and dy of some elements beside it.
+
+The loops hold y in its frame, sorted by place within a stride: rows p*SH + r of one r,
+and of these the columns q*SW + s of one s, are a small image of their own. Tap (u,v) then
+stamps the whole of x, moved, on one of the SH*SW small images: one pass along memory,
+whatever the stride. The rows of x get zeros at their end, to be as long as those.
+
+Lecture: lectures/10_convolution_geometry.ipynb.  Symbols: GLOSSARY.md.
+Source: Zeiler et al., CVPR 2010; geometry from Dumoulin & Visin, arXiv:1603.07285; as
+torch.nn.ConvTranspose2d.
+"""
+
+from typing import Any
+
+import numpy as np
+
+from course.compiled import compiled
+from course.device import Array, fill, floats, same_shape
+from course.layers.base import Layer, he_normal
+from course.shapes import Pads, Pair, framed, integer, pads, pair, span
+
+
+@compiled
+def _y_cpu(yp, xp, w, b, moves, G, first, past):
+    """Equation (1), pushed; a thread has planes (n, channel) of y."""
+    F, (C, FG, K) = yp.shape[1], w.shape
+    CG = C // G
+    for plane in range(first, past):
+        n, channel = divmod(plane, F)
+        group, f = divmod(channel, FG)
+        yp[n, channel] = b[channel]
+        for c in range(group * CG, (group + 1) * CG):
+            run = xp[n, c]
+            for u in range(K):
+                tap, stamped = w[c, f, u], yp[n, channel, moves[u] :]
+                for k in range(run.size):
+                    stamped[k] += tap * run[k]
+
+
+@compiled
+def _dx_cpu(dxp, dyp, w, moves, G, first, past):
+    """Equation (2); a thread has planes (n, c) of dx."""
+    C, FG, K = w.shape
+    for plane in range(first, past):
+        n, c = divmod(plane, C)
+        f0 = c // (C // G) * FG
+        run = dxp[n, c]
+        run[:] = 0
+        for f in range(FG):
+            for u in range(K):
+                tap, stamped = w[c, f, u], dyp[n, f0 + f, moves[u] :]
+                for k in range(run.size):
+                    run[k] += tap * stamped[k]
+
+
+@compiled
+def _dw_cpu(dw, dyp, xp, moves, G, first, past):
+    """Equation (3); a thread has planes (c, f) of dw."""
+    N, (C, FG, K) = len(dyp), dw.shape
+    for plane in range(first, past):
+        c, f = divmod(plane, FG)
+        f0 = c // (C // G) * FG
+        dw[c, f] = 0
+        for n in range(N):
+            run = xp[n, c]
+            for u in range(K):
+                stamped = dyp[n, f0 + f, moves[u] :]
+                total = dw.dtype.type(0)
+                for k in range(run.size):
+                    total += run[k] * stamped[k]
+                dw[c, f, u] += total
+
+
+@compiled
+def _db_cpu(db, dy, first, past):
+    """Equation (4); a thread has output channels."""
+    for f in range(first, past):
+        db[f] = 0
+        for n in range(len(dy)):
+            upstream = dy[n, f].reshape(-1)
+            total = db.dtype.type(0)
+            for k in range(upstream.size):
+                total += upstream[k]
+            db[f] += total
+
+
+def _geometry(x_shape, w_shape, stride, padding, output_padding, dilation, groups):
+    """Return G, stride, dilation, (top, left) and the size of y, or say what cannot be."""
+    C, H, W = x_shape[1:]
+    G = integer("groups", groups, 1)
+    kernel = w_shape[2:]
+    if w_shape[0] != C or C % G:
+        raise ValueError(
+            f"x has {C} channels, w {w_shape[0]}; they must be alike, and groups={G} "
+            "must divide them"
+        )
+    if min(kernel) < 1 or min(H, W) < 1:
+        raise ValueError(
+            f"x has shape {x_shape}, w {w_shape}; an image needs at least 1 x 1 pixels, "
+            "a filter at least 1 x 1 taps"
+        )
+    stride, dilation = pair("stride", stride), pair("dilation", dilation)
+    more = _more(output_padding, stride, dilation)
+    stretched = H * stride[0], W * stride[1]
+    frame = pads(padding, stretched, kernel, stride, dilation)
+    size = tuple(
+        (n - 1) * S + span(K, D) - sum(sides) + extra
+        for n, K, S, sides, D, extra in zip(
+            (H, W), kernel, stride, frame, dilation, more, strict=True
+        )
+    )
+    if isinstance(padding, str) and padding.lower() == "same":
+        if more != (0, 0):
+            raise ValueError(
+                f'padding="same" fixes the size of y; output_padding must be 0, not {more}'
+            )
+        size = stretched
+    if min(size) < 1:
+        raise ValueError(
+            f"y would have {size[0]} x {size[1]} pixels: x of {H} x {W} leaves nothing "
+            f"after padding {frame}; pad less"
+        )
+    stride = stride[0] if H > 1 else 1, stride[1] if W > 1 else 1  # one needs no stride
+    return G, stride, dilation, (frame[0][0], frame[1][0]), size
+
+
+def _more(output_padding: Any, stride: Pair, dilation: Pair) -> Pair:
+    """Return the rows and columns that y has more, or say why there cannot be so many."""
+    more = pair("output_padding", output_padding, 0)
+    for extra, S, D in zip(more, stride, dilation, strict=True):
+        if extra >= max(S, D):
+            raise ValueError(
+                f"output_padding is {extra}; it must be below the stride {S} or the "
+                f"dilation {D}"
+            )
+    return more
+
+
+def _sorted_frame(image, kernel, stride, corner, dilation, size):
+    """Return rows and columns of the small images, and where each tap moves x to.
+
+    They hold y and all that is cut off, and a row to spare for the zeros that end x.
+    """
+    rows, columns = (
+        -(-max((n - 1) * S + span(K, D), before + out) // S)
+        for n, K, S, before, D, out in zip(
+            image, kernel, stride, corner, dilation, size, strict=True
+        )
+    )
+    rows += 1
+    down, r = np.divmod(np.arange(kernel[0])[:, None] * dilation[0], stride[0])
+    right, s = np.divmod(np.arange(kernel[1]) * dilation[1], stride[1])
+    moves = ((r * stride[1] + s) * rows + down) * columns + right
+    return rows, columns, moves.reshape(-1)
+
+
+def conv_transpose2d_forward(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    stride: int | Pair = 1,
+    padding: int | Pair | Pads | str = 0,
+    output_padding: int | Pair = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+) -> Array:
+    """Return y of equation (1), in the dtype of x.
+
+    Raises TypeError for dtypes that are not float32 or float64, or not alike, and
+    ValueError for shapes that do not fit together.
+
+    >>> x = np.array([[[[1.0, 2.0]]]])
+    >>> w = np.array([[[[1.0, 10.0], [0.0, 3.0]]]])
+    >>> conv_transpose2d_forward(x, w)[0, 0]
+    array([[ 1., 12., 20.],
+           [ 0.,  3.,  6.]])
+    """
+    x = floats("x", x, "(N, C, H, W)")
+    w = floats("w", w, "(C, F/G, KH, KW)", x.dtype)
+    G, stride, dilation, (top, left), (HO, WO) = _geometry(
+        x.shape, w.shape, stride, padding, output_padding, dilation, groups
+    )
+    (N, C, H, W), F, (SH, SW) = x.shape, w.shape[1] * G, stride
+    b = np.zeros(F, x.dtype) if b is None else floats("b", b, "(F,)", x.dtype)
+    same_shape("b", b, (F,), "one bias for each output channel")
+    rows, columns, moves = _sorted_frame(
+        (H, W), w.shape[2:], stride, (top, left), dilation, (HO, WO)
+    )
+    xp = framed(x, ((0, 0), (0, columns - W))).reshape(N, C, H * columns)
+    yp = np.empty((N, F, SH * SW * rows * columns), x.dtype)
+    taps = w.reshape(C, F // G, len(moves))
+    fill(_y_cpu, N * F, yp, xp, taps, b, moves, G, steps=x.size * w[0].size)
+    yp = yp.reshape(N, F, SH, SW, rows, columns)
+    y = yp.transpose(0, 1, 4, 2, 5, 3).reshape(N, F, rows * SH, columns * SW)
+    return np.ascontiguousarray(y[:, :, top : top + HO, left : left + WO])
+
+
+def conv_transpose2d_backward(
+    dy: Array,
+    x: Array,
+    w: Array,
+    stride: int | Pair = 1,
+    padding: int | Pair | Pads | str = 0,
+    output_padding: int | Pair = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+) -> tuple[Array, Array, Array]:
+    """Return dx, dw, db of equations (2), (3), (4), in the dtype of x.
+
+    The keywords are those that forward was called with. Raises as forward does, and
+    ValueError if dy has not the shape of y.
+
+    >>> x, w = np.array([[[[1.0, 2.0]]]]), np.array([[[[1.0, 10.0], [0.0, 3.0]]]])
+    >>> dx, dw, db = conv_transpose2d_backward(np.ones((1, 1, 2, 3)), x, w)
+    >>> dx[0, 0], db
+    (array([[14., 14.]]), array([6.]))
+    >>> dw[0, 0]
+    array([[3., 3.],
+           [3., 3.]])
+    """
+    x = floats("x", x, "(N, C, H, W)")
+    w = floats("w", w, "(C, F/G, KH, KW)", x.dtype)
+    dy = floats("dy", dy, "(N, F, HO, WO)", x.dtype)
+    G, stride, dilation, (top, left), (HO, WO) = _geometry(
+        x.shape, w.shape, stride, padding, output_padding, dilation, groups
+    )
+    (N, C, H, W), FG, (SH, SW) = x.shape, w.shape[1], stride
+    F = FG * G
+    same_shape("dy", dy, (N, F, HO, WO), "the shape of y for these x and w")
+    rows, columns, moves = _sorted_frame(
+        (H, W), w.shape[2:], stride, (top, left), dilation, (HO, WO)
+    )
+    bottom, right = rows * SH - top - HO, columns * SW - left - WO
+    dyp = framed(dy, ((top, bottom), (left, right))).reshape(N, F, rows, SH, columns, SW)
+    dyp = dyp.transpose(0, 1, 3, 5, 2, 4).reshape(N, F, SH * SW * rows * columns)
+    xp = framed(x, ((0, 0), (0, columns - W))).reshape(N, C, H * columns)
+    taps = w.reshape(C, FG, len(moves))
+    dxp, dw, db = np.empty_like(xp), np.empty_like(taps), np.empty(F, x.dtype)
+    steps = x.size * w[0].size
+    fill(_dx_cpu, N * C, dxp, dyp, taps, moves, G, steps=steps)
+    fill(_dw_cpu, C * FG, dw, dyp, xp, moves, G, steps=steps)
+    fill(_db_cpu, F, db, dy)
+    dx = np.ascontiguousarray(dxp.reshape(N, C, H, columns)[..., :W])
+    return dx, dw.reshape(w.shape), db
+
+
+class ConvTranspose2d(Layer):
+    """Transposed convolution as a layer: weight (C, F/G, KH, KW) and bias (F,).
+
+    weight starts normal with variance 2 / taps, as suits a following ReLU (He et al., ICCV
+    2015): a pixel of y sees C/G*KH*KW/(SH*SW) taps, and no part of one in height or width.
+    bias starts at 0, and bias=False leaves it out. Raises ValueError if groups does not
+    divide both channel counts, or a size is below 1.
+    """
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int | Pair,
+        stride: int | Pair = 1,
+        padding: int | Pair | Pads | str = 0,
+        output_padding: int | Pair = 0,
+        groups: int = 1,
+        bias: bool = True,
+        dilation: int | Pair = 1,
+        *,
+        rng: np.random.Generator,
+        dtype: Any = np.float32,
+    ):
+        super().__init__()
+        C = integer("in_channels", in_channels, 1)
+        F = integer("out_channels", out_channels, 1)
+        G = integer("groups", groups, 1)
+        if C % G or F % G:
+            raise ValueError(f"groups={G} must divide in_channels={C} and out_channels={F}")
+        kernel = pair("kernel_size", kernel_size)
+        stride, dilation = pair("stride", stride), pair("dilation", dilation)
+        pads(padding, (1, 1), kernel, stride, dilation)  # refuses what is no padding
+        _more(output_padding, stride, dilation)
+        weight = he_normal(rng, (F // G, C, *kernel), dtype).swapaxes(0, 1)
+        unseen = G * min(kernel[0], stride[0]) * min(kernel[1], stride[1])
+        weight = weight * np.sqrt(unseen, dtype=dtype)  # of that many taps, one is seen
+        self.params["weight"] = np.ascontiguousarray(weight)
+        if bias:
+            self.params["bias"] = np.zeros(F, dtype)
+        self.window: dict[str, Any] = {
+            "stride": stride,
+            "padding": padding,
+            "output_padding": output_padding,
+            "dilation": dilation,
+            "groups": G,
+        }
+
+    def forward(self, x: Array) -> Array:
+        weight, bias = self.params["weight"], self.params.get("bias")
+        y = conv_transpose2d_forward(x, weight, bias, **self.window)
+        self.x = x
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        x, weight = self.remembered("x"), self.params["weight"]
+        dx, dw, db = conv_transpose2d_backward(dy, x, weight, **self.window)
+        self.grads["weight"] = dw
+        if "bias" in self.params:
+            self.grads["bias"] = db
+        return dx

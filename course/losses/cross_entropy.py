@@ -1,0 +1,188 @@
+"""Softmax cross-entropy: the surprise, in nats, at the right class.
+
+Equations
+
+    (1)  logp[n,k] = s[n,k] - m[n] - log(sum over j of exp(s[n,j] - m[n]))
+    (2)  loss      = -(1/N) * sum over n of logp[n, t[n]]
+    (3)  ds[n,k]   = (exp(logp[n,k]) - [k = t[n]]) / N
+
+    with m[n] the largest of s[n,0], s[n,1], ...
+
+    Weights of the classes, label smoothing by e and labels that are distributions t[n,k]
+    put target[n,k] in the place of [k = t[n]], and a sum of weights Z in the place of N:
+
+    (4)  target[n,k] = weight[k] * ((1 - e) * t[n,k] + e/C)
+    (5)  loss        = -(1/Z) * sum over n,k of target[n,k] * logp[n,k]
+    (6)  ds[n,k]     = (exp(logp[n,k]) * sum over j of target[n,j] - target[n,k]) / Z
+
+    Z is the sum over n of weight[t[n]]; where labels are distributions, it is N.
+
+Shapes
+
+    s, ds, logp   (N, C)   float; scores, one row an image and one column a class
+    t             (N,)     int; the right class of each image, 0 <= t < C
+                  (N, C)   float; or how probable each class is, rows that sum to 1
+    weight        (C,)     float, not negative
+    loss          a number in nats, the mean over the batch
+
+Edges: subtracting the largest score leaves every exponent at most 0, so that scores of
++-1e4 neither overflow nor lose the loss. A score of minus infinity is a probability of 0;
+it costs nothing where the target is 0. A NaN score gives a NaN loss.
+
+Lecture: lectures/03_scores_to_loss.ipynb.  Symbols: GLOSSARY.md.
+Source: Bridle, Neurocomputing NATO ASI F68 (1990); label smoothing: Szegedy et al.,
+CVPR 2016, section 7; as torch.nn.CrossEntropyLoss.
+"""
+
+from math import log
+
+import numpy as np
+
+from course.compiled import compiled
+from course.device import Array, fill, floats, number
+from course.engine.elementary import exp, larger
+from course.losses.base import distributions, mean, not_empty, scores_and_labels
+
+STEPS = 8  # exp takes about as long as so many sums
+
+
+@compiled
+def _logp_cpu(logp, s, first, past):
+    """Equation (1); a thread has rows."""
+    C = s.shape[1]
+    for n in range(first, past):
+        largest = s[n, 0]
+        for k in range(1, C):
+            largest = max(largest, s[n, k])
+        total = s.dtype.type(0)
+        for k in range(C):
+            total += exp(s[n, k] - largest)
+        shift = largest + log(total)
+        for k in range(C):
+            logp[n, k] = s[n, k] - shift
+
+
+@compiled
+def _ds_cpu(ds, loss, s, t, share, first, past):
+    """Equation (3), and loss[n], a row's part of equation (2); a thread has rows.
+
+    exp(logp[n,k]) is exp(s[n,k] - m[n]) over its sum: one exp for both equations. The
+    share of a row in the mean is 1/N.
+    """
+    C = s.shape[1]
+    for n in range(first, past):
+        largest = s[n, 0]
+        for k in range(1, C):
+            largest = larger(largest, s[n, k])
+        for k in range(C):
+            ds[n, k] = exp(s[n, k] - largest)
+        total = s.dtype.type(0)
+        for k in range(C):
+            total += ds[n, k]
+        scale = share / total
+        for k in range(C):
+            ds[n, k] *= scale
+        ds[n, t[n]] -= share
+        loss[n] = log(total) - (s[n, t[n]] - largest)
+
+
+@compiled
+def _ds_cpu_weighted(ds, loss, logp, target, share, first, past):
+    """Equation (6), and loss[n], a row's part of equation (5); a thread has rows.
+
+    The share of a weight in the mean is 1/Z.
+    """
+    C = logp.shape[1]
+    zero = logp.dtype.type(0)
+    for n in range(first, past):
+        total, surprise = zero, zero
+        for k in range(C):
+            total += target[n, k]
+            surprise -= zero if target[n, k] == zero else target[n, k] * logp[n, k]
+        for k in range(C):
+            ds[n, k] = (exp(logp[n, k]) * total - target[n, k]) * share
+        loss[n] = surprise
+
+
+def log_softmax(scores: Array) -> Array:
+    """Return logp of equation (1), of shape (N, C): the log-probabilities, in nats.
+
+    Raises TypeError for a dtype that is not float32 or float64.
+
+    >>> log_softmax(np.array([[0.0, np.log(3.0)]])).round(6)
+    array([[-1.386294, -0.287682]])
+    """
+    scores = floats("scores", scores, "(N, C)")
+    logp = np.empty_like(scores)
+    fill(_logp_cpu, len(scores), logp, scores, steps=STEPS * scores.size)
+    return logp
+
+
+def softmax_cross_entropy(
+    scores: Array,
+    labels: Array,
+    weight: Array | None = None,
+    label_smoothing: float = 0.0,
+) -> tuple[float, Array]:
+    """Return the loss of equation (2) and its gradient dscores of equation (3).
+
+    With class weights (C,), label smoothing or labels that are distributions (N, C) they
+    are those of equations (5) and (6). Raises TypeError for scores that are not float32
+    or float64 or labels that are neither whole numbers nor distributions, and ValueError
+    for shapes, labels and weights that cannot be.
+
+    >>> loss, dscores = softmax_cross_entropy(np.zeros((2, 4)), np.array([0, 3]))
+    >>> round(loss, 6), dscores[0]
+    (1.386294, array([-0.375,  0.125,  0.125,  0.125]))
+    """
+    labels = np.asarray(labels)
+    if weight is not None or label_smoothing or labels.ndim == 2:
+        return _weighted(scores, labels, weight, label_smoothing)
+    scores, labels = scores_and_labels(scores, labels)
+    N = len(scores)
+    dscores, loss = np.empty(scores.shape, scores.dtype), np.empty(N, scores.dtype)
+    share = scores.dtype.type(1 / N)
+    fill(_ds_cpu, N, dscores, loss, scores, labels, share, steps=STEPS * scores.size)
+    return mean(loss, N), dscores
+
+
+def _weighted(scores, labels, weight, label_smoothing) -> tuple[float, Array]:
+    """Return the loss of equation (5) and its gradient of equation (6)."""
+    target, Z = _target_and_sum(scores, labels, weight, label_smoothing)
+    logp = log_softmax(scores)
+    dscores, loss = np.empty_like(logp), np.empty(len(logp), logp.dtype)
+    arrays, share = (dscores, loss, logp, target), logp.dtype.type(1 / Z)
+    fill(_ds_cpu_weighted, len(logp), *arrays, share, steps=STEPS * logp.size)
+    return mean(loss, Z), dscores
+
+
+def _target_and_sum(scores, labels, weight, label_smoothing) -> tuple[Array, float]:
+    """Return the target of equation (4), and Z."""
+    scores = floats("scores", scores, "(N, C)")
+    C, dtype = scores.shape[1], scores.dtype
+    labels = np.asarray(labels)
+    if labels.ndim == 2 and labels.dtype.kind == "f":
+        not_empty(scores)
+        t = distributions("labels", labels, scores.shape, dtype)
+    else:
+        scores, labels = scores_and_labels(scores, labels)
+        t = np.eye(C, dtype=dtype)[labels]
+    e = number("label_smoothing", label_smoothing)
+    if not 0 <= e <= 1:
+        raise ValueError(f"label_smoothing must be from 0 to 1, not {e}")
+    target, Z = (1 - e) * t + dtype.type(e / C), float(len(t))
+    if weight is not None:
+        weight = floats("weight", weight, "(C,)", dtype)
+        if weight.shape != (C,) or not (np.isfinite(weight) & (weight >= 0)).all():
+            raise ValueError(
+                f"weight must be {C} numbers that are not negative, one a class, not "
+                f"{weight} of shape {weight.shape}"
+            )
+        target *= weight
+        if labels.ndim == 1:
+            Z = float(weight[labels].sum(dtype=np.float64))
+            if Z == 0:
+                raise ValueError(
+                    "every label of the batch has the weight 0: no mean exists"
+                )
+    return target, Z
