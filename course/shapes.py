@@ -158,6 +158,21 @@ def _fits(size: int, K: int, S: int, D: int) -> bool:
     return size >= span(K, D) and (size - span(K, D)) % S == 0
 
 
+def nchw(name: str, shape: Any, empty: bool = True) -> tuple[int, int, int, int]:
+    """Return N, C, H, W, or say what is no shape of images; they may be empty.
+
+    >>> nchw("input_shape", (8, 3, 28, 0), empty=False)
+    Traceback (most recent call last):
+    ValueError: input_shape is (8, 3, 28, 0): its images have no pixels
+    """
+    if len(shape) != 4:
+        raise ValueError(f"{name} is {shape}; it must be (N, C, H, W)")
+    N, C, H, W = (integer(name, size, 0) for size in shape)
+    if not (empty or H * W):
+        raise ValueError(f"{name} is {shape}: its images have no pixels")
+    return N, C, H, W
+
+
 def pool_window(
     kernel_size: Any, stride: Any, padding: Any, dilation: Any = 1
 ) -> tuple[Pair, Pair, Pair]:

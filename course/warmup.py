@@ -114,6 +114,9 @@ WORKS: dict[str, tuple[Callable, ...]] = {
     "up-sampling": (layer(L.Upsample, 2), layer(L.Upsample, 2, "bilinear")),
     "batch norm": (layer(L.BatchNorm2d, 4), layer(L.BatchNorm1d, 12, x=ROWS)),
     "max pooling": (layer(L.MaxPool2d, 2), layer(L.MaxPool2d, 3, 2, padding=1)),
+    "mean pooling": (layer(L.AvgPool2d, 2), layer(L.AvgPool2d, 3, 2, padding=1)),
+    "L2 pooling": (layer(L.LPPool2d, 2, 2), layer(L.Subsampling2d, 4)),
+    "global pooling": (layer(L.GlobalAvgPool2d), layer(L.GlobalMaxPool2d)),
     "dropout": (layer(L.Dropout), layer(L.Dropout2d)),
     "GELU": (layer(L.GELU),),
     "ELU": (layer(L.ELU),),
@@ -138,7 +141,10 @@ WORKS: dict[str, tuple[Callable, ...]] = {
     "KL divergence": (loss(losses.kl_divergence, SHARES),),
     "squared error": (loss(losses.mean_squared_error, SHARES),),
     "binary cross-entropy": (loss(losses.binary_cross_entropy_with_logits, SHARES),),
-    "optimizers": (optimizer(optimizers.SGD, learning_rate=0.1, momentum=0.9),),
+    "optimizers": (
+        optimizer(optimizers.SGD, learning_rate=0.1, momentum=0.9),
+        optimizer(optimizers.Adam),
+    ),
     "no loops": (
         layer(L.Concat, x=(IMAGES, IMAGES)),
         layer(L.ResidualSum, x=(IMAGES, IMAGES)),
@@ -185,8 +191,8 @@ def main(chosen: argparse.Namespace) -> int:
     """Compile everything; return 0, or 2 if it could not be kept."""
     if FOLDER is None:
         print(
-            f"course warmup: {user_cache()} cannot be written, so that nothing can be kept; "
-            "set COURSE_CACHE to a folder that you may write",
+            f"course warmup: {user_cache()} cannot be written, so that nothing can be "
+            "kept; set COURSE_CACHE to a folder that you may write",
             file=sys.stderr,
         )
         return 2
@@ -209,9 +215,7 @@ def add_parsers(subparsers: Any) -> None:
         help="compile every loop now, so that no lesson waits for it",
         description=__doc__.partition("\n")[0],
     )
-    verb.add_argument(
-        "--all", action="store_true", help="for float64 too, not only float32"
-    )
+    verb.add_argument("--all", action="store_true", help="for float64 too")
     verb.add_argument(
         "--processes", type=int, default=config.NUMBA_DEFAULT_NUM_THREADS, metavar="COUNT"
     )

@@ -34,6 +34,7 @@ ARRAYS = {"x", "y", "w", "b", "s", "z", "a", "xp", "argmax", "logp", "labels"} |
     *("loss", "target", "p", "logq", "dlogq", "v"),
     *("mean", "var", "invstd", "scale", "dwn", "dbn"),
     *("yp", "moves", "rows", "down", "columns", "across"),
+    "count",
 }
 
 

@@ -82,15 +82,14 @@ def measured(
     `roof` holds the machine's limits, "FMA peak" in flop/s and "bandwidth" in byte/s.
     Raises ArithmeticError if two works compute different things.
     """
-    works, not_run = {}, {}
+    works, results, not_run, found = {}, {}, {}, {}
     for name, build in case.works.items():
         try:
-            works[name] = build()
+            work = build()
+            works[name], results[name] = work, work()
         except ImportError as error:
             not_run[name] = str(error)
-    found = {}
     if case.agree and works:
-        results = {name: work() for name, work in works.items()}
         truth = arrays(case.truth() if case.truth else next(iter(results.values())))
         found = {name: errors(result, truth) for name, result in results.items()}
         for name, error in found.items():

@@ -22,26 +22,21 @@ MASKS = {  # which of dx, dw and db PyTorch is to compute
 
 
 def course(s: Shape) -> dict[str, Work]:
-    """Return the public functions of the course, and the two halves of backward."""
-    from course.engine.cpu import convolve_dw, convolve_dx
+    """Return the public functions of the course, and the engine's dw and db alone."""
+    from course.engine.cpu import convolve_backward
 
     x, w, b, dy = s.arrays()
     window = (s.S, s.S), ((s.P, s.P), (s.P, s.P)), (s.D, s.D), s.G
 
-    def dx() -> np.ndarray:
-        dx = np.empty_like(x)
-        convolve_dx(dx, dy, w, *window)
-        return dx
-
-    def dw() -> tuple[np.ndarray, ...]:
+    def weights() -> tuple[np.ndarray, ...]:
         dw, db = np.empty_like(w), np.empty_like(b)
-        convolve_dw(dw, db, dy, x, *window)
+        if not convolve_backward(None, dw, db, dy, x, w, *window):
+            raise ImportError("plain loops do as well, and none does dw alone")
         return dw, db
 
     return {
         "forward": lambda: conv2d_forward(x, w, b, **s.window),
-        "dx": dx,
-        "dw": dw,
+        "dw": weights,
         "backward": lambda: conv2d_backward(dy, x, w, **s.window),
     }
 
@@ -150,7 +145,14 @@ WAYS = {
 
 def works(s: Shape, what: str, *names: str) -> dict[str, Callable[[], Work]]:
     """Return what sets up `what`, as "forward", in the ways of these names."""
-    return {name: lambda build=WAYS[name]: build(s)[what] for name in names}
+
+    def set_up(name: str) -> Work:
+        found = WAYS[name](s)
+        if what not in found:
+            raise ImportError(f"it cannot be asked for {what} alone")
+        return found[what]
+
+    return {name: partial(set_up, name) for name in names}
 
 
 def convolutions() -> Iterator[Case]:

@@ -51,11 +51,11 @@ def _copy_cpu(x, y, first, past):
 
 def peak(threads: int, clock: Clock) -> float:
     """Return the most operations a second: fused multiply-adds in registers, times two."""
-    rows, cols, lanes = tile_shape("float32")
-    table = np.arange(rows + cols) * lanes
-    x = np.zeros(table[-1] + 2 * lanes, np.float32)
+    tile = tile_shape("float32")
+    table = np.arange(tile.rows + tile.cols) * tile.lanes
+    x = np.zeros(table[-1] + tile.width, np.float32)
     y = np.zeros((threads, 2 * x.size), np.float32)
-    flops = 2 * TAPS * rows * cols * lanes * threads
+    flops = 2 * TAPS * tile.rows * tile.width * threads
     loops = partial(fill, _multiply_add_cpu, threads, y, x, table, steps=flops)
     return flops / best(loops, clock)
 

@@ -39,7 +39,9 @@ from course.device import Array, get_threads
 from course.engine.launch import launch
 from course.engine.tile import (
     cols_at,
+    each_col,
     each_lane,
+    each_row,
     inner,
     lanes_at,
     load,
@@ -48,9 +50,7 @@ from course.engine.tile import (
     positive,
     rows_at,
     shape_of,
-    side_by_side,
     splat,
-    stacked,
     store,
     tile_shape,
     times,
@@ -98,7 +98,6 @@ class Plan(NamedTuple):
     tap: Array  # how far each tap lies behind the window's begin, one row of taps after the
     weight: Array  # other; and its weight behind the filter's first
     ordered: Array  # `tap` in the order of w
-    order: Array  # 0, 1, 2, ...
     line: Array  # which tap each weight of a filter belongs to; one too far if to none
     stretch: int  # in w so many weights of a filter lie side by side,
     leap: int  # and the next ones so far behind
@@ -233,7 +232,7 @@ def _along_filters(target, source, packed, unused, work, plan, share, shares):
     if not bare:
         frame[:image] = 0
     framed, framed_image = (source if bare else frame), -1
-    sides, stack = side_by_side(like), stacked(like)
+    sides, stack = each_col(like), times(each_row(like), width, 0)
     for item in range(items * share // shares, items * (share + 1) // shares):
         n, k = divmod(item, panels)
         if n != framed_image and not bare:
@@ -310,7 +309,7 @@ def _turn(turned, dy, n, block, count, many, plan):
 def _add_lines(sums, start, lines, acc, count):
     """Add the first rows of the tile to so many lines of sums."""
     _, width, _ = shape_of(acc)
-    store(acc, lines, stacked(acc), side_by_side(acc))
+    store(acc, lines, times(each_row(acc), width, 0), each_col(acc))
     for k in range(count * width):
         sums[start + k] += lines[k]
 
@@ -328,7 +327,11 @@ def _weights(sums, x, dy, unused, work, plan, share, shares):
     turned, frame = mine[: STRETCH * width], mine[STRETCH * width :]
     if not bare:
         frame[:image] = 0
-    framed, sides, stack = (x if bare else frame), side_by_side(like), stacked(like)
+    framed, sides, stack = (
+        (x if bare else frame),
+        each_col(like),
+        times(each_row(like), width, 0),
+    )
     items = plan.shards * panels
     begin, end = items * share // shares, items * (share + 1) // shares
     sums[begin * (taps + 1) * width : end * (taps + 1) * width] = 0
@@ -446,7 +449,7 @@ def _few_weights(sums, x, dy, unused, work, plan, share, shares):
         part = sums[shard * plan.T * (taps + 1) :]
         for p in range(rows):
             part[filters[p] * (taps + 1) : (filters[p] + 1) * (taps + 1)] = 0
-        places = times(rows_at(like, plan.order, 0), long, 0)
+        places = times(each_row(like), long, 0)
         for n in range(plan.N * shard // plan.shards, plan.N * (shard + 1) // plan.shards):
             if not bare:
                 _frame(frame, x, n, plan)
@@ -462,7 +465,7 @@ def _few_weights(sums, x, dy, unused, work, plan, share, shares):
                     cols_at(like, plan.ordered, t), 1, channels + n * image * bare
                 )
                 acc = _filters_times_taps(like, spread, places, framed, begins, plan.run)
-                total(acc, small, times(rows_at(like, plan.order, 0), cols, 0), 1)
+                total(acc, small, times(each_row(like), cols, 0), 1)
                 for p in range(rows):
                     if p == 0 or filters[p] > filters[p - 1]:
                         for q in range(min(cols, taps - t)):
@@ -531,7 +534,7 @@ def _depthwise_weights(dw, db, x, dy, work, plan, share, shares):
 # --- the tables ---------------------------------------------------------------------------
 
 
-def _whole(table: Any, multiple: int) -> Array:
+def whole(table: Any, multiple: int) -> Array:
     """Return the table, filled up with its last entry to a multiple of so many."""
     table = np.asarray(table, np.int64)
     return np.concatenate([table, np.repeat(table[-1:], -len(table) % multiple)])
@@ -539,7 +542,7 @@ def _whole(table: Any, multiple: int) -> Array:
 
 def _owners(G: int, size: int, per_group: int, step: int, group_step: int):
     """Return channels in blocks of `size` that share a group, and where weights begin."""
-    parts = [_whole(np.arange(per_group) + g * per_group, size) for g in range(G)]
+    parts = [whole(np.arange(per_group) + g * per_group, size) for g in range(G)]
     channels = np.concatenate(parts)
     start = channels % per_group * step + channels // per_group * group_step
     return channels, start
@@ -558,9 +561,9 @@ def _plan(dtype, N, S, T, G, sizes, pixels, vectors, taps, weights, steps) -> Pl
     line[rank] = np.arange(len(tap))
     return Plan(
         *(N, S, T, G, *sizes, 0, 1 if panels >= 4 else min(N, 8)),
-        *(_whole(at, BLOCK), _whole(near, BLOCK), _whole(past, BLOCK)),
-        *(_whole(table, shape.registers // 2) for table in vectors),
-        *(tap, weight, _whole(tap[np.argsort(rank)], BLOCK), np.arange(BLOCK)),
+        *(whole(at, BLOCK), whole(near, BLOCK), whole(past, BLOCK)),
+        *(whole(table, shape.registers // 2) for table in vectors),
+        *(tap, weight, whole(tap[np.argsort(rank)], BLOCK)),
         *(line, stretch, leap),
         *(few, few_start, many, many_start),
     )
@@ -711,9 +714,9 @@ def convolve(y, x, w, b, stride, frame, dilation, G, relu=False) -> bool:
     key = _key(x.shape, w.shape, stride, frame, dilation, G)
     if not _suits(key, y):
         return False
-    x, w, b = map(_usable, (x, w, b))
+    x, w, b = map(usable, (x, w, b))
     plan = forward_plan(x.dtype, *key)._replace(relu=int(relu))
-    _planes(y, x, w, b, plan, depthwise=plan.N > len(x))
+    _planes(y, x, w, b, plan, depthwise=len(x) < plan.N)
     return True
 
 
@@ -725,7 +728,7 @@ def convolve_backward(dx, dw, db, dy, x, w, stride, frame, dilation, G) -> bool:
     key = _key(x.shape, w.shape, stride, frame, dilation, G)
     if not _suits(key, dy):
         return False
-    dy, x, w = map(_usable, (dy, x, w))
+    dy, x, w = map(usable, (dy, x, w))
     if dx is not None:
         _fill_dx(dx, dy, w, key)
     _fill_dw(dw, db, dy, x, key)
@@ -739,7 +742,7 @@ def _suits(key: tuple, y: Array) -> bool:
     return bool(y.size) and (not depthwise or (stride == (1, 1) and y.shape[3] >= lanes))
 
 
-def _usable(a: Array) -> Array:
+def usable(a: Array) -> Array:
     """Return the array as the compiled loops expect it: writeable, and aligned."""
     return a if a.flags.writeable and a.flags.aligned else a.copy()
 
@@ -782,7 +785,7 @@ def _fill_dx(dx, dy, w, key: tuple) -> None:
             part[...] = 0
             continue
         whole = dx if SH == SW == 1 else np.empty(part.shape, dx.dtype)
-        _planes(whole, dy, w, zero, plan, depthwise=plan.N > len(dx))
+        _planes(whole, dy, w, zero, plan, depthwise=len(dx) < plan.N)
         if whole is not dx:
             part[...] = whole
 
@@ -793,7 +796,7 @@ def _fill_dw(dw, db, dy, x, key: tuple) -> None:
     shares, shape = get_threads(), tile_shape(x.dtype)
     taps, panels, spread = len(plan.tap), len(plan.many), len(plan.run) * shape.lanes
     arrays = x.reshape(-1), dy.reshape(-1)
-    if plan.N > len(x):
+    if len(x) < plan.N:
         each = _room(plan) + spread + shape.lanes * (shape.registers // 2)
         work = workspace(x.dtype, shares * each)
         launch(_depthwise_weights, shares, dw.reshape(-1), db, *arrays, work, plan)

@@ -15,7 +15,7 @@ import os
 from threading import Lock
 from typing import Any
 
-from numba import config, prange, set_num_threads, types, typeof
+from numba import config, prange, set_num_threads, typeof, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 

@@ -187,8 +187,15 @@ def shape_of(_, acc):
 
 
 @intrinsic
-def side_by_side(_, acc):
-    """Return the place of each column of the tile, if they lie one behind the other."""
+def each_row(_, acc):
+    """Return 0, 1, ... rows - 1."""
+    places, generate = _constants(range(acc.rows))
+    return places(acc), generate
+
+
+@intrinsic
+def each_col(_, acc):
+    """Return the place of each column if they lie side by side: 0, lanes, 2 * lanes ..."""
     places, generate = _constants([q * acc.lanes for q in range(acc.cols)])
     return places(acc), generate
 
@@ -205,13 +212,6 @@ def lanes_at(_, acc, table, first):
     """Return table[first : first + lanes]."""
     places, generate = _places(acc.lanes)
     return places(acc, table, types.intp), generate
-
-
-@intrinsic
-def stacked(_, acc):
-    """Return the place of each row of the tile, if they lie one behind the other."""
-    places, generate = _constants([p * acc.cols * acc.lanes for p in range(acc.rows)])
-    return places(acc), generate
 
 
 def _places(count):

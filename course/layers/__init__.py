@@ -1,5 +1,6 @@
 """One layer, one file: its equations, its loops, its pure functions, its class."""
 
+from course.layers.avgpool2d import AvgPool2d, avgpool2d_backward, avgpool2d_forward
 from course.layers.base import Layer
 from course.layers.batchnorm import (
     BatchNorm1d,
@@ -20,6 +21,16 @@ from course.layers.dropout2d import Dropout2d, dropout2d_backward, dropout2d_for
 from course.layers.elu import ELU, elu_backward, elu_forward
 from course.layers.flatten import Flatten, flatten_backward, flatten_forward
 from course.layers.gelu import GELU, gelu_backward, gelu_forward
+from course.layers.global_avgpool2d import (
+    GlobalAvgPool2d,
+    global_avgpool2d_backward,
+    global_avgpool2d_forward,
+)
+from course.layers.global_maxpool2d import (
+    GlobalMaxPool2d,
+    global_maxpool2d_backward,
+    global_maxpool2d_forward,
+)
 from course.layers.groupnorm import GroupNorm, groupnorm_backward, groupnorm_forward
 from course.layers.instancenorm import (
     InstanceNorm2d,
@@ -40,6 +51,7 @@ from course.layers.locally_connected2d import (
     locally_connected2d_forward,
 )
 from course.layers.log_softmax import LogSoftmax, log_softmax_backward, log_softmax_forward
+from course.layers.lppool2d import LPPool2d, lppool2d_backward, lppool2d_forward
 from course.layers.maxout import Maxout, maxout_backward, maxout_forward
 from course.layers.maxpool2d import MaxPool2d, maxpool2d_backward, maxpool2d_forward
 from course.layers.prelu import PReLU, prelu_backward, prelu_forward
@@ -54,6 +66,11 @@ from course.layers.sigmoid import Sigmoid, sigmoid_backward, sigmoid_forward
 from course.layers.silu import SiLU, silu_backward, silu_forward
 from course.layers.softmax import Softmax, softmax_backward, softmax_forward
 from course.layers.softplus import Softplus, softplus_backward, softplus_forward
+from course.layers.subsampling2d import (
+    Subsampling2d,
+    subsampling2d_backward,
+    subsampling2d_forward,
+)
 from course.layers.tanh import Tanh, tanh_backward, tanh_forward
 from course.layers.upsample import Upsample, upsample_backward, upsample_forward
 from course.layers.zeropad2d import ZeroPad2d, zeropad2d_backward, zeropad2d_forward
@@ -61,6 +78,7 @@ from course.layers.zeropad2d import ZeroPad2d, zeropad2d_backward, zeropad2d_for
 __all__ = [
     "ELU",
     "GELU",
+    "AvgPool2d",
     "BatchNorm1d",
     "BatchNorm2d",
     "Concat",
@@ -70,8 +88,11 @@ __all__ = [
     "Dropout",
     "Dropout2d",
     "Flatten",
+    "GlobalAvgPool2d",
+    "GlobalMaxPool2d",
     "GroupNorm",
     "InstanceNorm2d",
+    "LPPool2d",
     "Layer",
     "LayerNorm",
     "LeakyReLU",
@@ -89,9 +110,12 @@ __all__ = [
     "Sigmoid",
     "Softmax",
     "Softplus",
+    "Subsampling2d",
     "Tanh",
     "Upsample",
     "ZeroPad2d",
+    "avgpool2d_backward",
+    "avgpool2d_forward",
     "batchnorm_backward",
     "batchnorm_forward",
     "concat_backward",
@@ -112,6 +136,10 @@ __all__ = [
     "flatten_forward",
     "gelu_backward",
     "gelu_forward",
+    "global_avgpool2d_backward",
+    "global_avgpool2d_forward",
+    "global_maxpool2d_backward",
+    "global_maxpool2d_forward",
     "groupnorm_backward",
     "groupnorm_forward",
     "instancenorm_backward",
@@ -128,6 +156,8 @@ __all__ = [
     "locally_connected2d_forward",
     "log_softmax_backward",
     "log_softmax_forward",
+    "lppool2d_backward",
+    "lppool2d_forward",
     "maxout_backward",
     "maxout_forward",
     "maxpool2d_backward",
@@ -148,6 +178,8 @@ __all__ = [
     "softmax_forward",
     "softplus_backward",
     "softplus_forward",
+    "subsampling2d_backward",
+    "subsampling2d_forward",
     "tanh_backward",
     "tanh_forward",
     "upsample_backward",

@@ -96,8 +96,8 @@ def _dw_cpu(dw, db, dy, x, mean, invstd, first, past):
 
 
 @compiled
-def _dx_cpu(dx, dy, x, w, mean, invstd, dw, db, first, past):
-    """Equation (6); a thread has channels. With dw = db = 0 it is dx in use."""
+def _dx_cpu(dx, dy, x, w, mean, invstd, dw, db, training, first, past):
+    """Equation (6), in use without the terms of db and dw; a thread has channels."""
     N, _, HW = x.shape
     count = x.dtype.type(N * HW)
     for c in range(first, past):
@@ -105,8 +105,13 @@ def _dx_cpu(dx, dy, x, w, mean, invstd, dw, db, first, past):
         average, slope = db[c] / count, invstd[c] * dw[c] / count
         for n in range(N):
             row, upstream, pixels = dx[n, c], dy[n, c], x[n, c]
-            for k in range(HW):
-                row[k] = factor * (upstream[k] - average - (pixels[k] - mean_c) * slope)
+            if training:
+                for k in range(HW):
+                    distance = pixels[k] - mean_c
+                    row[k] = factor * (upstream[k] - average - distance * slope)
+            else:
+                for k in range(HW):
+                    row[k] = factor * upstream[k]
 
 
 def _planes(x: Array) -> Array:
@@ -227,8 +232,8 @@ def batchnorm_backward(
     planes, upstream = _planes(x), _planes(dy)
     dx, dw, db = np.empty_like(planes), np.empty_like(w), np.empty_like(w)
     fill(_dw_cpu, len(w), dw, db, upstream, planes, mean, invstd)
-    sums = (dw, db) if training else (np.zeros_like(dw), np.zeros_like(db))
-    fill(_dx_cpu, len(w), dx, upstream, planes, w, mean, invstd, *sums)
+    arrays = dx, upstream, planes, w, mean, invstd, dw, db
+    fill(_dx_cpu, len(w), *arrays, bool(training))
     return _undo(dx, x.shape), dw, db
 
 

@@ -31,7 +31,8 @@ from course.engine.elementary import normal, sigmoid
 from course.layers.base import Layer
 
 PEAK = 1 / sqrt(2 * pi)  # P'(0)
-TWICE, CUBIC = 2 * sqrt(2 / pi), 0.044715  # 2u = TWICE * (a + CUBIC * a^3)
+TWICE = 2 * sqrt(2 / pi)  # 2u = TWICE * (a + CUBIC * a^3)
+CUBIC = 0.044715
 FAR = 30  # from here on P is 0 or 1, and a^3 could overflow
 
 

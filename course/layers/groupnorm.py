@@ -70,8 +70,9 @@ def _y_cpu(y, mean, invstd, x, w, b, HW, eps, first, past):
         for c in range(CG):
             factor = w[group * CG + c] * scale
             rest = b[group * CG + c] - shift * factor
-            for k in range(c * HW, (c + 1) * HW):
-                row[k] = (seen[k] - pivot) * factor + rest
+            plane, pixels = row[c * HW : (c + 1) * HW], seen[c * HW : (c + 1) * HW]
+            for k in range(HW):
+                plane[k] = (pixels[k] - pivot) * factor + rest
 
 
 @compiled
@@ -162,8 +163,8 @@ def groupnorm_backward(
 ) -> tuple[Array, Array, Array]:
     """Return dx of equation (6); dw and db, the sums over n of equations (4) and (5).
 
-    mean and invstd are what forward returned. Raises as
-    forward does, and ValueError if dy has not the shape of x.
+    mean and invstd are what forward returned. Raises as forward does, and ValueError if dy
+    has not the shape of x.
 
     >>> x, dy = np.array([[1.0, 3.0]]), np.array([[1.0, 0.0]])
     >>> groupnorm_backward(dy, x, None, np.array([[2.0]]), np.array([[0.5]]))

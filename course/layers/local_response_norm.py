@@ -51,42 +51,31 @@ def _scale_cpu(scale, x, size, alpha, least, first, past):
 
 
 @compiled
-def _add_shrunk(row, a, scale, beta):
-    """Add a[k] * scale[k]^-beta to row[k]; roots are much faster than a power."""
-    if beta == 0.75:
-        for k in range(row.size):
+def _y_cpu(y, x, scale, beta, roots, first, past):
+    """Equation (2), and with dy for x the first term of (3); a thread has elements."""
+    y, x, scale = y[first:past], x[first:past], scale[first:past]
+    if roots:  # beta is 0.75: two roots are much faster than a power
+        for k in range(y.size):
             root = np.sqrt(scale[k])
-            row[k] += a[k] / (root * np.sqrt(root))
+            y[k] = x[k] / (root * np.sqrt(root))
     else:
-        for k in range(row.size):
-            row[k] += a[k] * scale[k] ** -beta
-
-
-@compiled
-def _y_cpu(y, x, scale, beta, first, past):
-    """Equation (2); a thread has elements."""
-    y = y[first:past]
-    y[:] = 0
-    _add_shrunk(y, x[first:past], scale[first:past], beta)
+        for k in range(y.size):
+            y[k] = x[k] * scale[k] ** -beta
 
 
 @compiled
 def _dx_cpu(dx, dy, x, y, scale, size, alpha, beta, first, past):
-    """Equation (3); a thread has planes (n, c)."""
+    """Equation (3): adds the sum to the first term; a thread has planes (n, c)."""
     C = x.shape[1]
     two = x.dtype.type(2)
-    share = -two * alpha * beta / x.dtype.type(size)
+    share = two * alpha * beta / x.dtype.type(size)
     for plane in range(first, past):
         n, c = divmod(plane, C)
         row, pixels = dx[n, c], x[n, c]
-        row[:] = 0
         for v in range(max(0, c - (size - 1) // 2), min(C, c + size // 2 + 1)):
             upstream, seen, divisor = dy[n, v], y[n, v], scale[n, v]
             for k in range(row.size):
-                row[k] += upstream[k] * seen[k] / divisor[k]
-        for k in range(row.size):
-            row[k] *= share * pixels[k]
-        _add_shrunk(row, dy[n, c], scale[n, c], beta)
+                row[k] -= share * pixels[k] * upstream[k] * seen[k] / divisor[k]
 
 
 def _planes(name: str, a: Array, x: Array) -> Array:
@@ -130,7 +119,15 @@ def local_response_norm_forward(
     kind, planes = x.dtype.type, _planes("x", x, x)
     (N, C, _), y, scale = planes.shape, np.empty_like(x), np.empty_like(planes)
     fill(_scale_cpu, N * C, scale, planes, size, kind(alpha), kind(k), steps=size * x.size)
-    fill(_y_cpu, x.size, y.reshape(-1), x.reshape(-1), scale.reshape(-1), kind(beta))
+    fill(
+        _y_cpu,
+        x.size,
+        y.reshape(-1),
+        x.reshape(-1),
+        scale.reshape(-1),
+        kind(beta),
+        beta == 0.75,
+    )
     return y, scale.reshape(x.shape)
 
 
@@ -157,10 +154,13 @@ def local_response_norm_backward(
     """
     size, alpha, beta, _ = _constants(size, alpha, beta, 1)
     x = floats("x", x, "any")
-    arrays = [_planes(*a, x) for a in (("dy", dy), ("x", x), ("y", y), ("scale", scale))]
-    kind, (N, C, _), dx = x.dtype.type, arrays[0].shape, np.empty_like(arrays[0])
-    steps = size * x.size
-    fill(_dx_cpu, N * C, dx, *arrays, size, kind(alpha), kind(beta), steps=steps)
+    named = ("dy", dy), ("x", x), ("y", y), ("scale", scale)
+    upstream, pixels, seen, divisor = (_planes(*a, x) for a in named)
+    (N, C, _), dx = pixels.shape, np.empty_like(pixels)
+    flat, kind = (dx.reshape(-1), upstream.reshape(-1), divisor.reshape(-1)), x.dtype.type
+    fill(_y_cpu, x.size, *flat, kind(beta), beta == 0.75)
+    arrays = dx, upstream, pixels, seen, divisor
+    fill(_dx_cpu, N * C, *arrays, size, kind(alpha), kind(beta), steps=size * x.size)
     return dx.reshape(x.shape)
 
 

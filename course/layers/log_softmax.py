@@ -55,7 +55,7 @@ def _y_cpu_across(y, x, first, past):
     C, width = x.shape[1:]
     largest, total = np.empty(width, x.dtype), np.empty(width, x.dtype)
     for n in range(first, past):
-        largest[:] = x[n, 0]
+        largest[:] = -np.inf
         for c in range(C):
             for k in range(width):
                 largest[k] = larger(largest[k], x[n, c, k])

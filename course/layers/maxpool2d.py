@@ -34,7 +34,7 @@ import numpy as np
 from course.compiled import compiled
 from course.device import Array, fill, floats, same_shape
 from course.layers.base import Layer
-from course.shapes import Pads, Pair, integer, pixels_seen, pool_geometry, pool_window
+from course.shapes import Pads, Pair, nchw, pixels_seen, pool_geometry, pool_window
 
 
 @compiled
@@ -214,9 +214,7 @@ def maxpool2d_backward(
            [0., 3., 0., 4.]])
     """
     dy = floats("dy", dy, "(N, C, HO, WO)")
-    if len(input_shape) != 4:
-        raise ValueError(f"input_shape is {input_shape}; it must be (N, C, H, W)")
-    N, C, H, W = (integer("input_shape", size, 0) for size in input_shape)
+    N, C, H, W = nchw("input_shape", input_shape)
     window = kernel_size, stride, padding, dilation
     ceil = N, C, *pool_geometry((H, W), *window, ceil_mode=True)[4]
     if dy.shape != ceil:  # then forward was called without ceil_mode

@@ -20,8 +20,8 @@ Shapes
 
 Edges: beyond the last pixel the last pixel goes on. An axis that keeps its size is copied,
 and nearest doubles one that doubles, be the scale 1.2 or 2.1. A scale below 1 makes images
-smaller and skips pixels, whose gradient is 0. An empty batch gives an empty y. NaN and infinity
-go where their pixel has a weight above 0, and nowhere else.
+smaller and skips pixels, whose gradient is 0. An empty batch gives an empty y. NaN and
+infinity go where their pixel has a weight above 0, and nowhere else.
 
 Lecture: lectures/16_beyond_labels.ipynb.  Symbols: GLOSSARY.md.
 Source: Long, Shelhamer & Darrell, CVPR 2015, section 3.3; as torch.nn.Upsample.

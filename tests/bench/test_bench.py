@@ -49,18 +49,13 @@ def test_a_disturbed_turn_is_repeated(busy, value, repeated, monkeypatch):
     assert clock.disturbed == repeated
 
 
-def test_the_work_of_others_is_noticed_and_ours_is_not():
-    before = rounds.others()
-    for _ in range(50):
-        np.ones((300, 300)) @ np.ones((300, 300))
-    ours = rounds.others() - before
+def test_the_work_of_others_is_noticed():
     program = "import time; end = time.time() + 1\nwhile time.time() < end: pass"
     before = rounds.others()
     other = subprocess.Popen([sys.executable, "-c", program])
     while other.poll() is None:
-        theirs = rounds.others() - before  # a child counts as ours once it has ended
-    assert theirs > 0.3
-    assert theirs > ours
+        seen = rounds.others() - before  # a child counts as ours once it has ended
+    assert seen > 0.3
 
 
 # --- ways -------------------------------------------------------------------------------
@@ -86,16 +81,14 @@ def test_im2col_is_the_convolution(s):
 @pytest.mark.parametrize("s", GEOMETRY, ids=str)
 @pytest.mark.parametrize("what", ["forward", "dx", "dw", "backward"])
 def test_every_way_convolves(s, what):
-    ways = {k: way for k, way in conv.WAYS.items() if k not in ("scipy", "runs")}
-    if s.S == s.G == 1 and what == "forward":
-        ways = conv.WAYS
-    for way in (*ways, "pytorch"):
-        if way in ("pytorch", "channels last"):
-            pytest.importorskip("torch", reason=NO_TORCH)
-    works = {k: works[what] for k, way in ways.items() if what in (works := way(s))}
-    case = Case("small", {k: lambda work=work: work for k, work in works.items()})
-    row = measured("conv", case, 1, 1, Clock(), ROOF)
-    assert len(row.figures) >= 4
+    names = set(conv.WAYS) - ({"scipy", "runs"} if s.S > 1 or s.G > 1 else set())
+    works = conv.works(s, what, *sorted(names))
+    case = Case("small", works, truth=lambda: conv.numpy(s, np.float64)[what]())
+    row = measured("conv", case, 1, 1, Clock(), ROOF)  # raises if one is wrong
+    assert row.figures.keys() | row.not_run.keys() == names
+    assert len(row.figures) >= 2
+    for way, reason in row.not_run.items():
+        assert "alone" in reason or way in ("pytorch", "channels last")
 
 
 @pytest.mark.parametrize("name", steps.NETS)
@@ -107,13 +100,14 @@ def test_all_libraries_train_alike(name):
     ways = [steps.by_course, steps.by_numpy]
     if name == "MLP":
         ways.append(steps.by_sklearn)
-    losses = np.array([[step() for _ in range(4)] for step in (w(*batch) for w in ways)])
-    assert (np.diff(losses) < 0).all(), "they learn"
-    np.testing.assert_allclose(losses[1:], losses[:1].repeat(len(ways) - 1, 0), rtol=1e-3)
+    losses = [[step() for _ in range(3)] for step in (way(*batch) for way in ways)]
+    assert len(set(losses[0])) == 3, "the weights move"
+    for other in losses[1:]:
+        np.testing.assert_allclose(other, losses[0], rtol=1e-3)
     pytest.importorskip("torch", reason=NO_TORCH)
     for last in {False, len(shape) == 3}:
         step = steps.by_pytorch(*batch, last=last)
-        np.testing.assert_allclose([step().item() for _ in range(4)], losses[0], rtol=1e-3)
+        np.testing.assert_allclose([step().item() for _ in range(3)], losses[0], rtol=1e-3)
 
 
 def test_flops_are_counted():
@@ -180,9 +174,12 @@ def test_every_bar_is_measured_by_a_case():
     assert all(case.works.keys() >= {"course", "pytorch"} for _, case in cases)
 
 
-def test_every_layer_of_the_table_is_there():
-    for name, _, arguments, keywords, _ in layers.LAYERS:
-        assert layers.ours(name, arguments, keywords)
+@pytest.mark.parametrize("layer", layers.LAYERS, ids=lambda layer: str(layer[:3]))
+def test_every_layer_of_the_table_is_there(layer):
+    name, theirs, arguments, keywords, _ = layer
+    assert layers.ours(name, arguments, keywords)
+    torch = pytest.importorskip("torch", reason=NO_TORCH)
+    assert getattr(torch.nn, theirs)(*arguments, **keywords)
 
 
 def verdict(item, rows):

@@ -6,6 +6,8 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from course.checks import check_layer
 from course.layers import MaxPool2d, maxpool2d_backward, maxpool2d_forward
+from course.layers.maxpool2d import _y_cpu
+from course.shapes import pool_geometry
 
 NONE = (0, 0), (0, 0)
 
@@ -129,6 +131,42 @@ def test_forward_is_the_maximum(shape, kernel, keywords, frame, dtype, levels, r
     assert y.dtype == dtype and argmax.dtype == np.int32
     expected_y, expected_argmax = oracle(x, kernel, frame, **keywords)
     np.testing.assert_array_equal(y, expected_y)
+    np.testing.assert_array_equal(argmax, expected_argmax)
+
+
+def plain(x, kernel, stride=None, padding=0, dilation=1, ceil_mode=False):
+    """Return y and argmax of the plain loops, which maxpool2d_forward runs for NaN only."""
+    geometry = pool_geometry(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
+    kernel, stride, ((top, _), (left, _)), dilation, size = geometry
+    y = np.empty((*x.shape[:2], *size), x.dtype)
+    argmax = np.empty(y.shape, np.int32)
+    window = *kernel, *stride, top, left, *dilation
+    _y_cpu(y, argmax, x, *window, 0, x.shape[0] * x.shape[1])
+    return y, argmax
+
+
+@GEOMETRY
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_plain_loops_are_the_maximum_too(shape, kernel, keywords, frame, dtype, rng):
+    x = rng.integers(-3, 3, shape).astype(dtype)
+    y, argmax = plain(x, kernel, **keywords)
+    expected_y, expected_argmax = oracle(x, kernel, frame, **keywords)
+    np.testing.assert_array_equal(y, expected_y)
+    np.testing.assert_array_equal(argmax, expected_argmax)
+
+
+@GEOMETRY
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_fast_loops_see_what_the_plain_ones_see(shape, kernel, keywords, frame, dtype, rng):
+    """Zeros of both signs, infinities, and NaN in some planes and not in others."""
+    values = np.array([0.0, -0.0, 1, np.inf, -np.inf], dtype)
+    x = rng.choice(values, (3, 4, *shape[2:]))
+    x[0, 1].flat[rng.integers(x[0, 1].size)] = np.nan
+    x[2] = rng.choice([np.nan, 1, -np.inf], x[2].shape)
+    y, argmax = maxpool2d_forward(x, kernel, **keywords)
+    expected_y, expected_argmax = plain(x, kernel, **keywords)
+    np.testing.assert_array_equal(y, expected_y)
+    np.testing.assert_array_equal(np.signbit(y[0, 0]), np.signbit(expected_y[0, 0]))
     np.testing.assert_array_equal(argmax, expected_argmax)
 
 

@@ -1,0 +1,173 @@
+"""Matrix products on register tiles: what a linear layer needs, forward and backward.
+
+    target[m,j] = bias[j] + sum over k of a[m,k] * b[k,j]
+
+The tile walks along k: 6 numbers of a times 16 of a row of b (float32 with AVX2). For the
+16 to lie side by side, and in the first cache while the tile visits one block of rows after
+the other, a panel of b, 256 rows by 16 columns, is copied out of it first; turned, if it is
+the rows of b that lie along memory.
+
+A share has panels of the target. Sums over k are cut in the same places whatever the number
+of threads.
+"""
+
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from course.compiled import compiled
+from course.device import Array, get_threads
+from course.engine.cpu import CHUNK, usable, whole, workspace
+from course.engine.launch import launch
+from course.engine.tile import (
+    each_col,
+    each_lane,
+    each_row,
+    load,
+    outer,
+    plus,
+    rows_at,
+    shape_of,
+    store,
+    tile_shape,
+    times,
+    transpose,
+    zeros,
+)
+
+FEW = 4  # rows of x; for fewer, most of a tile would be empty
+LITTLE = 1 << 17  # products; below this a second thread costs more than it brings
+MANY = 24  # blocks of rows; for more of them a panel is copied even if it could be read
+
+
+class Product(NamedTuple):
+    """Sizes of a product, and steps through its arrays."""
+
+    M: int  # rows and columns of the target,
+    J: int
+    K: int  # and products in each sum
+    a_row: int  # in a, from one row to the next
+    a_k: int  # and from one k to the next
+    b_k: int  # in b, from one k to the next
+    b_col: int  # and from one column to the next: one of these is 1
+    rows: Array  # 0, 1, ... M - 1, filled up to whole tiles with the last
+
+
+@compiled
+def _panel(packed, b, first, count, column, p):
+    """Copy b[first : first + count], a tile wide from the column on; zeros past the end."""
+    like = zeros(packed)
+    rows, width, lanes = shape_of(like)
+    cols, k = min(width, p.J - column), 0
+    if cols == width and p.b_k == 1:
+        columns = times(each_lane(like), p.b_col, first + column * p.b_col)
+        lines = times(each_lane(like), width, 0)
+        while k + lanes <= count:
+            for half in range(0, width, lanes):
+                here, there = times(columns, 1, half * p.b_col + k), k * width + half
+                transpose(b, here, packed, times(lines, 1, there))
+            k += lanes
+    elif cols == width:
+        lines = times(each_row(like), p.b_k, first * p.b_k + column)
+        while k + rows <= count:
+            acc = load(like, b, times(lines, 1, k * p.b_k), each_col(like))
+            store(acc, packed, times(each_row(like), width, k * width), each_col(like))
+            k += rows
+    for k in range(k, count):
+        for l in range(width):
+            place = (first + k) * p.b_k + (column + l) * p.b_col
+            packed[k * width + l] = b[place] if l < cols else 0
+
+
+@compiled
+def _rows_times_columns(acc, a, rows, step, b, columns, line, count):
+    """Add the products of numbers of a by lines of b."""
+    for k in range(count):
+        acc = outer(acc, a, rows, k * step, b, columns, k * line)
+    return acc
+
+
+@compiled
+def _multiply(target, a, b, bias, work, p, share, shares):
+    """Sum over k, tiles of rows x neighbouring columns; a share has panels of columns."""
+    like = zeros(target)
+    rows, width, _ = shape_of(like)
+    panels, sides = (p.J + width - 1) // width, each_col(like)
+    mine = work[share * (CHUNK + rows) * width :]
+    packed, last = mine[: CHUNK * width], mine[CHUNK * width : (CHUNK + rows) * width]
+    lines = times(each_row(like), width, 0)
+    for panel in range(panels * share // shares, panels * (share + 1) // shares):
+        column = panel * width
+        cols = min(width, p.J - column)
+        direct = cols == width and p.b_col == 1 and MANY * rows > p.M
+        for first in range(0, p.K, CHUNK):
+            count = min(CHUNK, p.K - first)
+            if not direct:
+                _panel(packed, b, first, count, column, p)
+            for m in range(0, p.rows.size, rows):
+                these = rows_at(like, p.rows, m)
+                numbers = times(these, p.a_row, first * p.a_k)
+                if direct:
+                    here = times(sides, 1, first * p.b_k + column)
+                    acc = _rows_times_columns(
+                        like, a, numbers, p.a_k, b, here, p.b_k, count
+                    )
+                else:
+                    acc = _rows_times_columns(
+                        like, a, numbers, p.a_k, packed, sides, width, count
+                    )
+                if cols == width:
+                    places, there = times(these, p.J, column), times(sides, 1, column)
+                    if first > 0:
+                        acc = plus(acc, target, places, sides)
+                    else:
+                        acc = plus(acc, bias, times(these, 0, 0), there)
+                    store(acc, target, places, sides)
+                else:
+                    store(acc, last, lines, sides)
+                    for r in range(min(rows, p.M - m)):
+                        for l in range(cols):
+                            place = (m + r) * p.J + column + l
+                            before = target[place] if first > 0 else bias[column + l]
+                            target[place] = before + last[r * width + l]
+
+
+@lru_cache(maxsize=256)
+def _product(dtype: Any, *sizes: int) -> Product:
+    """Return the sizes with their table of rows."""
+    return Product(*sizes, whole(np.arange(sizes[0]), tile_shape(dtype).rows))
+
+
+def multiply(target, a, b, bias, K, a_steps, b_steps) -> None:
+    """Fill target (M, J) with bias + a b: steps are those from row to row and column to column.
+
+    With steps of (1, 784) an array of 784 columns is read as its transpose.
+    """
+    (M, J), shape, shares = target.shape, tile_shape(target.dtype), get_threads()
+    shares = min(shares, -(-J // shape.width)) if M * J * K >= LITTLE else 1
+    work = workspace(target.dtype, shares * (CHUNK + shape.rows) * shape.width)
+    p = _product(target.dtype, M, J, K, *a_steps, *b_steps)
+    launch(_multiply, shares, target.reshape(-1), a, b, bias, work, p)
+
+
+def linear(y, x, w, b) -> bool:
+    """Fill y with x w^T + b; return False, and do nothing, if plain loops do as well."""
+    (N, I), x, w, b = x.shape, *(usable(k).reshape(-1) for k in (x, w, b))
+    if N < FEW:
+        return False
+    multiply(y, x, w, b, I, (I, 1), (1, I))
+    return True
+
+
+def linear_backward(dx, dw, dy, x, w) -> bool:
+    """Fill dx (unless it is None) with dy w, and dw with dy^T x; or return False."""
+    (N, I), (_, O) = x.shape, dy.shape
+    if N < FEW:
+        return False
+    dy, x, w = (usable(k).reshape(-1) for k in (dy, x, w))
+    zero = np.zeros(I, x.dtype)
+    if dx is not None:
+        multiply(dx, dy, w, zero, O, (O, 1), (I, 1))
+    multiply(dw, dy, x, zero, N, (1, O), (I, 1))
+    return True

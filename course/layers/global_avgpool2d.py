@@ -1,0 +1,97 @@
+"""Global average pooling: one number a channel, the mean of its pixels.
+
+Equations
+
+    (1)  y[n,c,0,0]  = sum over p,q of x[n,c,p,q] / (H*W)
+    (2)  dx[n,c,p,q] = dy[n,c,0,0] / (H*W)
+
+Shapes
+
+    x, dx   (N, C, H, W)   float
+    y, dy   (N, C, 1, 1)   float
+
+Edges: an image without pixels is an error. A NaN or infinity goes to its channel's mean.
+
+Whatever the size of the image, what follows sees C numbers: so a network takes images of
+any size, and has no large dense layer at its end.
+
+Lecture: lectures/15_architectures.ipynb.  Symbols: GLOSSARY.md.
+Source: Lin, Chen & Yan, arXiv:1312.4400, section 3.2; as torch.nn.AdaptiveAvgPool2d(1).
+"""
+
+import numpy as np
+
+from course.compiled import compiled
+from course.device import Array, fill, floats, same_shape
+from course.layers.base import Layer
+from course.shapes import nchw
+
+
+@compiled
+def _y_cpu(y, x, first, past):
+    """Equation (1); a thread has planes (n, c). A row's sum first: it rounds less."""
+    C, H, W = x.shape[1:]
+    for plane in range(first, past):
+        n, c = divmod(plane, C)
+        total = x.dtype.type(0)
+        for p in range(H):
+            pixels = x[n, c, p]
+            row = x.dtype.type(0)
+            for q in range(W):
+                row += pixels[q]
+            total += row
+        y[n, c, 0, 0] = total / x.dtype.type(H * W)
+
+
+@compiled
+def _dx_cpu(dx, dy, first, past):
+    """Equation (2); a thread has planes (n, c)."""
+    C, H, W = dx.shape[1:]
+    for plane in range(first, past):
+        n, c = divmod(plane, C)
+        dx[n, c] = dy[n, c, 0, 0] / dx.dtype.type(H * W)
+
+
+def global_avgpool2d_forward(x: Array) -> Array:
+    """Return y of equation (1), of shape (N, C, 1, 1), in the dtype of x.
+
+    Raises TypeError for a dtype that is not float32 or float64, and ValueError for images
+    without pixels.
+
+    >>> global_avgpool2d_forward(np.array([[[[1.0, 2.0], [3.0, 6.0]]]]))
+    array([[[[3.]]]])
+    """
+    x = floats("x", x, "(N, C, H, W)")
+    N, C, _, _ = nchw("the shape of x", x.shape, empty=False)
+    y = np.empty((N, C, 1, 1), x.dtype)
+    fill(_y_cpu, N * C, y, x)
+    return y
+
+
+def global_avgpool2d_backward(dy: Array, input_shape: tuple[int, int, int, int]) -> Array:
+    """Return dx of equation (2), of `input_shape` (N, C, H, W), in the dtype of dy.
+
+    Raises ValueError if dy is not (N, C, 1, 1).
+
+    >>> global_avgpool2d_backward(np.array([[[[8.0]]]]), (1, 1, 2, 2))
+    array([[[[2., 2.],
+             [2., 2.]]]])
+    """
+    dy = floats("dy", dy, "(N, C, 1, 1)")
+    N, C, H, W = nchw("input_shape", input_shape, empty=False)
+    same_shape("dy", dy, (N, C, 1, 1), "the shape of y for this input_shape")
+    dx = np.empty((N, C, H, W), dy.dtype)
+    fill(_dx_cpu, N * C, dx, dy)
+    return dx
+
+
+class GlobalAvgPool2d(Layer):
+    """Global average pooling as a layer; it learns nothing."""
+
+    def forward(self, x: Array) -> Array:
+        y = global_avgpool2d_forward(x)
+        self.input_shape = x.shape
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        return global_avgpool2d_backward(dy, self.remembered("input_shape"))
