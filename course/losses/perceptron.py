@@ -39,7 +39,8 @@ def _ds_cpu(ds, loss, s, t, share, first, past):
                 best = k
                 if np.isnan(s[n, k]):
                     break
-        ds[n] = 0
+        for k in range(C):
+            ds[n, k] = 0
         ds[n, best] += share
         ds[n, t[n]] -= share
         loss[n] = s[n, best] - s[n, t[n]]

@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from numpy.lib.stride_tricks import as_strided
 
 from course.layers import (
+    avgpool2d_backward,
+    avgpool2d_forward,
     conv2d_backward,
     conv2d_forward,
     conv_transpose2d_backward,
@@ -251,6 +253,41 @@ def test_maxpool2d(dtype, rows, columns, ceil_mode, C, N, levels, seed):
     np.testing.assert_array_equal(dx.flat, np.bincount(winner.flat, dy.flat, x.size))
 
 
+@DTYPES
+@drawn
+@given(axes(), axes(), st.booleans(), st.booleans(), st.integers(1, 9), IMAGES, SEEDS)
+def test_avgpool2d(dtype, rows, columns, ceil_mode, include, C, N, seed):
+    """The sum of a window by the pixels that it sees; padding counts only if included.
+
+    What hangs over beyond the padding never counts.
+    """
+    rows, columns = rows._replace(D=1), columns._replace(D=1)
+    assume(all(axis.size + axis.before + axis.after >= axis.K for axis in (rows, columns)))
+    rng = np.random.default_rng(seed)
+    shape = N, C, rows.size, columns.size
+    where = pool_windows(shape, rows, columns, ceil_mode)
+    size = where.shape[2:4]
+    inside = where >= 0
+    padded = [
+        axis._replace(size=axis.before + axis.size + axis.after, before=0, after=0)
+        for axis in (rows, columns)
+    ]
+    counted = np.ones((1, 1, padded[0].size, padded[1].size))
+    seen = windows(counted, *padded, size).sum(axis=(4, 5))
+    counts = seen if include else inside.sum(axis=-1)
+    x = normal(rng, dtype, *shape)
+    dy = normal(rng, dtype, N, C, *size)
+
+    told = (rows.K, columns.K), (rows.S, columns.S), keywords(rows, columns)["padding"]
+    y = avgpool2d_forward(x, *told, ceil_mode, include)
+    dx = avgpool2d_backward(dy, shape, *told, ceil_mode, include)
+    assert y.dtype == dx.dtype == dtype
+    shares = np.broadcast_to((np.float64(dy) / counts)[..., None], where.shape)
+    sums = np.where(inside, np.float64(x).flat[where], 0).sum(axis=-1)
+    given = np.bincount(where[inside], shares[inside], x.size).reshape(shape)
+    alike({"y": y, "dx": dx}, {"y": sums / counts, "dx": given})
+
+
 # --- windows as columns of a matrix -----------------------------------------------------
 
 
@@ -342,6 +379,7 @@ def layers_that_are_linear(rng):
             lambda a: conv_transpose2d_forward(x, a, **window),
             back.shape,
         ),
+        "avgpool2d": (lambda a: avgpool2d_forward(a, 3, 2, 1), x.shape),
         "linear in x": (lambda a: linear_forward(a, matrix), rows.shape),
         "linear in w": (lambda a: linear_forward(rows, a), matrix.shape),
         "linear, dx in dy": (lambda a: linear_backward(a, rows, matrix)[0], (7, 5)),
@@ -459,25 +497,27 @@ def test_conv2d_sends_nan_to_the_taps_that_saw_it(rows, columns, value, seed):
 # --- errors in words --------------------------------------------------------------------
 
 X = np.zeros((2, 3, 5, 6))
-WINDOWED = pytest.mark.parametrize(
-    "slide",
-    [
-        pytest.param(
-            lambda x, K, **told: conv2d_forward(x, np.ones((4, 3, K, K)), **told),
-            id="conv2d",
-        ),
-        pytest.param(
-            lambda x, K, **told: maxpool2d_forward(x, K, **told)[0], id="maxpool2d"
-        ),
-        pytest.param(lambda x, K, **told: im2col(x, K, **told), id="im2col"),
-    ],
-)
+
+
+def conv2d(x, K, **told):
+    return conv2d_forward(x, np.ones((4, 3, K, K)), **told)
+
+
+def maxpool2d(x, K, **told):
+    return maxpool2d_forward(x, K, **told)[0]
+
+
+WINDOWED = pytest.mark.parametrize("slide", [conv2d, maxpool2d, avgpool2d_forward, im2col])
 
 
 @WINDOWED
 def test_a_window_larger_than_the_image_is_refused(slide):
     with pytest.raises(ValueError, match="spans 6 pixels does not fit in 5 pixels"):
         slide(X, 6)
+
+
+@pytest.mark.parametrize("slide", [conv2d, maxpool2d, im2col])
+def test_a_window_that_reaches_out_of_the_image_is_refused(slide):
     with pytest.raises(ValueError, match="spans 7 pixels does not fit in 5 pixels"):
         slide(X, 3, dilation=3)
     with pytest.raises(ValueError, match="spans 8589934589 pixels does not fit"):
