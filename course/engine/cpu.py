@@ -61,6 +61,7 @@ from course.engine.tile import (
 )
 
 BLOCK = 48  # pixels whose sums lie side by side before they are written as planes
+LITTLE = 1 << 17  # products; below this a second thread costs more than it brings
 CHUNK = 256  # taps that are added up in registers, then to the sum of the others
 SLACK = 64  # numbers behind a framed image that a last vector may read
 STRETCH = 256  # pixels whose dy stays in the first cache while the taps of dw go by
@@ -86,7 +87,9 @@ class Plan(NamedTuple):
     top: int  # where the plane begins in it
     left: int
     area: int  # numbers in a target plane
+    columns: int  # and in a row of it
     relu: int  # 1 if what is below zero becomes zero
+    pool: int  # 1 if the largest of every 2 x 2 goes to a second target
     shards: int  # fixed shares of the batch that dw is summed over
     at: Array  # where the window of each target pixel begins, in a framed plane
     near: Array  # the taps near to past - 1 of its window reach the plane; the others see
@@ -149,7 +152,7 @@ def _taps_times_filters(acc, framed, taps, windows, turned, sides):
 
 
 @compiled
-def _along_pixels(target, source, w, b, work, plan, share, shares):
+def _along_pixels(target, pooled, source, w, b, work, plan, share, shares):
     """Sum over taps, tiles of filters x neighbouring pixels; a share has (image, block)."""
     like, image = zeros(target), plan.image
     rows, _, _ = shape_of(like)
@@ -188,10 +191,12 @@ def _along_pixels(target, source, w, b, work, plan, share, shares):
             if plan.relu:
                 acc = positive(acc)
             store(acc, target, planes, places)
+        if plan.pool:
+            _pool(pooled, target, plan.few[k * rows : (k + 1) * rows], n, plan)
 
 
 @compiled
-def _pack(packed, w, b, unused, work, plan, share, shares):
+def _pack(packed, w, b, _, __, work, plan, share, shares):
     """Put the biases, and the weights of each tap, side by side; a share has panels."""
     like = zeros(packed)
     _, width, lanes = shape_of(like)
@@ -221,7 +226,7 @@ def _pack(packed, w, b, unused, work, plan, share, shares):
 
 
 @compiled
-def _along_filters(target, source, packed, unused, work, plan, share, shares):
+def _along_filters(target, pooled, source, packed, _, work, plan, share, shares):
     """Sum over taps, tiles of pixels x neighbouring filters; a share has (image, panel)."""
     like, image = zeros(target), plan.image
     rows, width, _ = shape_of(like)
@@ -262,6 +267,58 @@ def _along_filters(target, source, packed, unused, work, plan, share, shares):
                         acc = plus(acc, sums, here, sides)
                     store(acc, sums, here, sides)
             _unpack(target, n, block, count, sums, many, plan)
+        if plan.pool:
+            _pool(pooled, target, many, n, plan)
+
+
+@compiled
+def _pool(pooled, target, channels, n, plan):
+    """Keep the largest number of every 2 x 2; NaN is larger than any."""
+    W = plan.columns
+    H, half = plan.area // W, W // 2
+    for c in range(channels[0], channels[channels.size - 1] + 1):
+        plane = (n * plan.T + c) * plan.area
+        for i in range(H // 2):
+            upper = target[plane + 2 * i * W : plane + (2 * i + 1) * W]
+            lower = target[plane + (2 * i + 1) * W : plane + (2 * i + 2) * W]
+            there = ((n * plan.T + c) * (H // 2) + i) * half
+            row = pooled[there : there + half]
+            for j in range(half):
+                a, b, c_, d = upper[2 * j], upper[2 * j + 1], lower[2 * j], lower[2 * j + 1]
+                above = a if (a >= b) | (a != a) else b
+                below = c_ if (c_ >= d) | (c_ != c_) else d
+                row[j] = above if (above >= below) | (above != above) else below
+
+
+@compiled
+def _pool_relu_dx(dy, dz, y, _, __, work, plan, share, shares):
+    """Send dz to the first largest of every 2 x 2 of y, if it is not 0; a share has planes."""
+    W, zero = plan.columns, dy.dtype.type(0)
+    H, half = plan.area // W, W // 2
+    planes = plan.N * plan.T
+    for plane in range(planes * share // shares, planes * (share + 1) // shares):
+        if H % 2 or W % 2:
+            dy[plane * plan.area : (plane + 1) * plan.area] = 0
+        for i in range(H // 2):
+            here = plane * plan.area + 2 * i * W
+            upper, lower = y[here : here + W], y[here + W : here + 2 * W]
+            d_upper, d_lower = dy[here : here + W], dy[here + W : here + 2 * W]
+            from_ = (plane * (H // 2) + i) * half
+            gradients = dz[from_ : from_ + half]
+            for j in range(half):
+                a, b, c, d = upper[2 * j], upper[2 * j + 1], lower[2 * j], lower[2 * j + 1]
+                second = (b > a) | ((b != b) & (a == a))
+                above = b if second else a
+                fourth = (d > c) | ((d != d) & (c == c))
+                below = d if fourth else c
+                down = (below > above) | ((below != below) & (above == above))
+                best = below if down else above
+                g = zero if best <= zero else gradients[j]
+                top, bottom = zero if down else g, g if down else zero
+                d_upper[2 * j] = zero if second else top
+                d_upper[2 * j + 1] = top if second else zero
+                d_lower[2 * j] = zero if fourth else bottom
+                d_lower[2 * j + 1] = bottom if fourth else zero
 
 
 @compiled
@@ -315,7 +372,7 @@ def _add_lines(sums, start, lines, acc, count):
 
 
 @compiled
-def _weights(sums, x, dy, unused, work, plan, share, shares):
+def _weights(sums, x, dy, _, __, work, plan, share, shares):
     """Sum over images and pixels, tiles of taps x neighbouring filters.
 
     A share has (shard, panel): sums[shard][panel][1 + tap][filter]; line 0 is for db.
@@ -366,7 +423,7 @@ def _weights(sums, x, dy, unused, work, plan, share, shares):
 
 
 @compiled
-def _collect(dw, db, sums, unused, work, plan, share, shares):
+def _collect(dw, db, sums, _, __, work, plan, share, shares):
     """Add up the shards, in order, and put the weights where they belong."""
     like = zeros(dw)
     numbers, (_, width, lanes) = each_lane(like), shape_of(like)
@@ -424,7 +481,7 @@ def _spread(spread, dy, plane, plan, lanes):
 
 
 @compiled
-def _few_weights(sums, x, dy, unused, work, plan, share, shares):
+def _few_weights(sums, x, dy, _, __, work, plan, share, shares):
     """Sum over images and pixels, tiles of few filters x taps; the lanes are pixels.
 
     A share has (shard, block): sums[shard][filter][tap, and one more for db].
@@ -473,7 +530,7 @@ def _few_weights(sums, x, dy, unused, work, plan, share, shares):
 
 
 @compiled
-def _depthwise(target, source, w, b, work, plan, share, shares):
+def _depthwise(target, pooled, source, w, b, work, plan, share, shares):
     """Sum over taps where every channel has its own filter, 8 vectors of pixels at a time.
 
     A share has planes; to the plan each plane is an image.
@@ -503,7 +560,7 @@ def _depthwise(target, source, w, b, work, plan, share, shares):
 
 
 @compiled
-def _depthwise_weights(dw, db, x, dy, work, plan, share, shares):
+def _depthwise_weights(dw, db, x, dy, _, work, plan, share, shares):
     """Sum dy times x over images and pixels, 8 taps at a time; a share has channels."""
     like, image, taps, C = zeros_row(dw), plan.image, plan.tap.size, db.size
     _, width, lanes = shape_of(like)
@@ -560,7 +617,7 @@ def _plan(dtype, N, S, T, G, sizes, pixels, vectors, taps, weights, steps) -> Pl
     line = np.full(count, len(tap))
     line[rank] = np.arange(len(tap))
     return Plan(
-        *(N, S, T, G, *sizes, 0, 1 if panels >= 4 else min(N, 8)),
+        *(N, S, T, G, *sizes, 0, 0, 1 if panels >= 4 else min(N, 8)),
         *(whole(at, BLOCK), whole(near, BLOCK), whole(past, BLOCK)),
         *(whole(table, shape.registers // 2) for table in vectors),
         *(tap, weight, whole(tap[np.argsort(rank)], BLOCK)),
@@ -608,7 +665,7 @@ def forward_plan(dtype, N, C, H, W, F, kernel, stride, frame, dilation, G) -> Pl
     u, c, v = np.indices((KH, CG, KW)).reshape(3, -1)
     line = (c * KH + u) * KW + v
     return _plan(
-        *(dtype, N, C, F, G, (*sizes, HO * WO)),
+        *(dtype, N, C, F, G, (*sizes, HO * WO, WO)),
         *(
             pixels,
             _vectors(pixels, HO, WO, dtype) if SW == 1 else _vectors(pixels, 0, 0, dtype),
@@ -647,7 +704,7 @@ def dx_plans(dtype, N, C, H, W, F, kernel, stride, frame, dilation, G) -> dict:
         pixels = (i + above) * RS + j + before, near, past
         u, f, v = (k.ravel() for k in np.meshgrid(us, np.arange(FG), vs, indexing="ij"))
         plans[a, b] = _plan(
-            *(dtype, N, F, C, G, (*sizes, len(p))),
+            *(dtype, N, F, C, G, (*sizes, len(p), len(cols))),
             *(pixels, _vectors(pixels, len(rows), len(cols), dtype)),
             (
                 f * CS - u * DH // SH * RS - v * DW // SW,
@@ -678,46 +735,35 @@ def _room(plan: Plan) -> int:
     return -(-plan.image // 16) * 16 + SLACK
 
 
-def _correlate(target, source, w, b, plan: Plan) -> None:
-    """Compute the target by the loop that wastes less of its tiles."""
-    shares, shape = get_threads(), tile_shape(target.dtype)
-    arrays = target.reshape(-1), source.reshape(-1), w.reshape(-1)
-    taps, vectors = len(plan.tap), len(plan.run)
-    along_pixels = len(plan.few) * vectors * shape.lanes * (taps + 2)
-    if vectors and along_pixels < len(plan.many) * plan.area * (taps + 14):
-        work = workspace(target.dtype, shares * _room(plan))
-        launch(_along_pixels, shares, *arrays, b, work, plan)
-        return
-    size = len(plan.many) * (taps + 2)
-    work = workspace(target.dtype, size + shares * (_room(plan) + BLOCK * shape.width))
-    work, packed = work[size:], work[:size]
-    launch(_pack, 1, packed, arrays[2], b, b, work, plan)
-    launch(_along_filters, shares, *arrays[:2], packed, b, work, plan)
-
-
-def _key(x_shape, w_shape, stride, frame, dilation, G):
-    """Return what the plans depend on; an image seen by 1 x 1 taps is one long row."""
-    (N, C, H, W), (F, _, *kernel) = x_shape, w_shape
-    if kernel == [1, 1] and stride == (1, 1) and frame == ((0, 0), (0, 0)):
-        H, W = 1, H * W
-    if G == C == F:  # depthwise: every plane is an image
-        N, C, F, G = N * C, 1, 1, 1
-    return N, C, H, W, F, tuple(kernel), stride, frame, dilation, G
-
-
-def convolve(y, x, w, b, stride, frame, dilation, G, relu=False) -> bool:
+def convolve(y, x, w, b, stride, frame, dilation, G, relu=False, pooled=None) -> bool:
     """Fill y with the convolution of x by w, and b added; with relu also that.
 
-    Arrays are as in course/layers/conv2d.py, in row-major order. Returns False, and does
-    nothing, if plain loops do as well.
+    `pooled`, if given, is filled with the largest of every 2 x 2 of y. Arrays are as in
+    course/layers/conv2d.py, in row-major order. Returns False, and does nothing, if plain
+    loops do as well.
     """
     key = _key(x.shape, w.shape, stride, frame, dilation, G)
     if not _suits(key, y):
         return False
     x, w, b = map(usable, (x, w, b))
-    plan = forward_plan(x.dtype, *key)._replace(relu=int(relu))
-    _planes(y, x, w, b, plan, depthwise=len(x) < plan.N)
+    plan = forward_plan(x.dtype, *key)
+    plan = plan._replace(columns=y.shape[3], relu=int(relu), pool=int(pooled is not None))
+    _planes(y, y if pooled is None else pooled, x, w, b, plan, len(x) < plan.N)
     return True
+
+
+def pool_relu_dx(dy, dz, y) -> None:
+    """Fill dy with the gradient of what a 2 x 2 max-pool makes of y = relu(...)."""
+    N, F, HO, WO = y.shape
+    key = (N * F, 1, HO, WO, 1, (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), 1)
+    plan = forward_plan(y.dtype, *key)
+    flat = dy.reshape(-1), usable(dz).reshape(-1), y.reshape(-1)
+    launch(_pool_relu_dx, _shares(4 * y.size), *flat, *flat[:2], flat[0], plan)
+
+
+def _shares(products: int) -> int:
+    """Return how many threads so many products keep busy."""
+    return get_threads() if products >= LITTLE else 1
 
 
 def convolve_backward(dx, dw, db, dy, x, w, stride, frame, dilation, G) -> bool:
@@ -757,10 +803,10 @@ def _key(x_shape, w_shape, stride, frame, dilation, G):
     return N, C, H, W, F, tuple(kernel), stride, frame, dilation, G
 
 
-def _planes(target, source, w, b, plan: Plan, depthwise: bool) -> None:
+def _planes(target, pooled, source, w, b, plan: Plan, depthwise: bool) -> None:
     """Compute the target by the loop that wastes least of its tiles."""
-    shares, shape = get_threads(), tile_shape(target.dtype)
-    arrays = target.reshape(-1), source.reshape(-1), w.reshape(-1)
+    shares, shape = _shares(target.size * len(plan.tap)), tile_shape(target.dtype)
+    arrays = [a.reshape(-1) for a in (target, pooled, source, w)]
     taps, vectors = len(plan.tap), len(plan.run)
     along_pixels = len(plan.few) * vectors * shape.lanes * (taps + 2)
     along_filters = len(plan.many) * plan.area * (taps + 14)
@@ -771,8 +817,8 @@ def _planes(target, source, w, b, plan: Plan, depthwise: bool) -> None:
     size = len(plan.many) * (taps + 2)
     work = workspace(target.dtype, size + shares * (_room(plan) + BLOCK * shape.width))
     work, packed = work[size:], work[:size]
-    launch(_pack, 1, packed, arrays[2], b, b, work, plan)
-    launch(_along_filters, shares, *arrays[:2], packed, b, work, plan)
+    launch(_pack, 1, packed, arrays[3], b, b, b, work, plan)
+    launch(_along_filters, shares, *arrays[:3], packed, b, work, plan)
 
 
 def _fill_dx(dx, dy, w, key: tuple) -> None:
@@ -785,7 +831,7 @@ def _fill_dx(dx, dy, w, key: tuple) -> None:
             part[...] = 0
             continue
         whole = dx if SH == SW == 1 else np.empty(part.shape, dx.dtype)
-        _planes(whole, dy, w, zero, plan, depthwise=len(dx) < plan.N)
+        _planes(whole, whole, dy, w, zero, plan, len(dx) < plan.N)
         if whole is not dx:
             part[...] = whole
 
@@ -793,20 +839,20 @@ def _fill_dx(dx, dy, w, key: tuple) -> None:
 def _fill_dw(dw, db, dy, x, key: tuple) -> None:
     """Fill dw and db by the loop that wastes least of its tiles."""
     plan = forward_plan(x.dtype, *key)
-    shares, shape = get_threads(), tile_shape(x.dtype)
+    shares, shape = _shares(dy.size * dw[0].size), tile_shape(x.dtype)
     taps, panels, spread = len(plan.tap), len(plan.many), len(plan.run) * shape.lanes
     arrays = x.reshape(-1), dy.reshape(-1)
     if len(x) < plan.N:
         each = _room(plan) + spread + shape.lanes * (shape.registers // 2)
         work = workspace(x.dtype, shares * each)
-        launch(_depthwise_weights, shares, dw.reshape(-1), db, *arrays, work, plan)
+        launch(_depthwise_weights, shares, dw.reshape(-1), db, *arrays, db, work, plan)
     elif spread and len(plan.few) * spread * (taps + 12) < panels * plan.area * (taps + 8):
         plan = plan._replace(shards=min(plan.N, 8))
         size = plan.shards * plan.T * (taps + 1)
         each = _room(plan) + shape.rows * (spread + shape.width)
         work = workspace(x.dtype, size + shares * each)
         work, sums = work[size:], work[:size]
-        launch(_few_weights, shares, sums, *arrays, db, work, plan)
+        launch(_few_weights, shares, sums, *arrays, db, db, work, plan)
         both = sums.reshape(plan.shards, plan.T, taps + 1).sum(axis=0)
         dw[...], db[...] = both[:, :-1].reshape(dw.shape), both[:, -1]
     else:
@@ -814,5 +860,5 @@ def _fill_dw(dw, db, dy, x, key: tuple) -> None:
         each = _room(plan) + STRETCH * shape.width
         work = workspace(x.dtype, size + shares * each)
         work, sums = work[size:], work[:size]
-        launch(_weights, shares, sums, *arrays, db, work, plan)
-        launch(_collect, shares, dw.reshape(-1), db, sums, db, work, plan)
+        launch(_weights, shares, sums, *arrays, db, db, work, plan)
+        launch(_collect, shares, dw.reshape(-1), db, sums, db, db, work, plan)

@@ -1,4 +1,4 @@
-"""One launcher for every fast loop: compiled once, it calls them by address on many threads.
+"""One launcher for all fast loops: compiled once, it calls them by address, on threads.
 
 A fast loop is serial, `job(..., share, shares)`: it does share number `share` of its work.
 Compiling each of them for many threads would take Numba four times as long. So only this
@@ -53,10 +53,10 @@ def _call(_, address, arguments):
 
 
 @compiled(parallel=True)
-def _on_threads(address, shares, a, b, c, d, work, plan):
-    """Call job(a, b, c, d, work, plan, share, shares) for each share."""
+def _on_threads(address, shares, a, b, c, d, e, work, plan):
+    """Call job(a, b, c, d, e, work, plan, share, shares) for each share."""
     for share in prange(shares):
-        _call(address, (a, b, c, d, work, plan, share, shares))
+        _call(address, (a, b, c, d, e, work, plan, share, shares))
 
 
 _addresses: dict[Any, int] = {}
@@ -77,7 +77,7 @@ def _address(job: Any, arguments: tuple) -> int:
 def launch(job: Any, shares: int, *arguments: Any) -> None:
     """Call job(*arguments, share, shares) for every share in range(shares).
 
-    `arguments` are four flat arrays, a workspace and a plan: every job of the engine has
+    `arguments` are five flat arrays, a workspace and a plan: every job of the engine has
     these, so that one launcher serves them all.
     """
     if shares == 1:

@@ -18,7 +18,7 @@ import numpy as np
 
 from course.compiled import compiled
 from course.device import Array, get_threads
-from course.engine.cpu import CHUNK, usable, whole, workspace
+from course.engine.cpu import CHUNK, LITTLE, usable, whole, workspace
 from course.engine.launch import launch
 from course.engine.tile import (
     each_col,
@@ -37,7 +37,6 @@ from course.engine.tile import (
 )
 
 FEW = 4  # rows of x; for fewer, most of a tile would be empty
-LITTLE = 1 << 17  # products; below this a second thread costs more than it brings
 MANY = 24  # blocks of rows; for more of them a panel is copied even if it could be read
 
 
@@ -74,10 +73,11 @@ def _panel(packed, b, first, count, column, p):
             acc = load(like, b, times(lines, 1, k * p.b_k), each_col(like))
             store(acc, packed, times(each_row(like), width, k * width), each_col(like))
             k += rows
-    for k in range(k, count):
+    while k < count:
         for l in range(width):
             place = (first + k) * p.b_k + (column + l) * p.b_col
             packed[k * width + l] = b[place] if l < cols else 0
+        k += 1
 
 
 @compiled
@@ -89,7 +89,7 @@ def _rows_times_columns(acc, a, rows, step, b, columns, line, count):
 
 
 @compiled
-def _multiply(target, a, b, bias, work, p, share, shares):
+def _multiply(target, a, b, bias, _, work, p, share, shares):
     """Sum over k, tiles of rows x neighbouring columns; a share has panels of columns."""
     like = zeros(target)
     rows, width, _ = shape_of(like)
@@ -140,7 +140,7 @@ def _product(dtype: Any, *sizes: int) -> Product:
 
 
 def multiply(target, a, b, bias, K, a_steps, b_steps) -> None:
-    """Fill target (M, J) with bias + a b: steps are those from row to row and column to column.
+    """Fill target (M, J) with bias + a b; steps lead to the next row and the next column.
 
     With steps of (1, 784) an array of 784 columns is read as its transpose.
     """
@@ -148,7 +148,7 @@ def multiply(target, a, b, bias, K, a_steps, b_steps) -> None:
     shares = min(shares, -(-J // shape.width)) if M * J * K >= LITTLE else 1
     work = workspace(target.dtype, shares * (CHUNK + shape.rows) * shape.width)
     p = _product(target.dtype, M, J, K, *a_steps, *b_steps)
-    launch(_multiply, shares, target.reshape(-1), a, b, bias, work, p)
+    launch(_multiply, shares, target.reshape(-1), a, b, bias, bias, work, p)
 
 
 def linear(y, x, w, b) -> bool:
