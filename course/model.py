@@ -2,9 +2,11 @@
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Self
 
 from course.device import Array
 from course.files import write_whole
+from course.fused import fuse
 from course.layers.base import Layer
 
 
@@ -27,6 +29,7 @@ class Sequential:
                     "write Sequential(a, b, c), not Sequential([a, b, c])"
                 )
         self.layers = layers
+        self._steps = fuse(layers)
 
     def __iter__(self) -> Iterator[Layer]:
         """Yield the layers, first to last."""
@@ -34,8 +37,8 @@ class Sequential:
 
     def forward(self, x: Array) -> Array:
         """Return what the last layer makes of x."""
-        for layer in self.layers:
-            x = layer.forward(x)
+        for step in self._steps:
+            x = step.forward(x)
         return x
 
     def __call__(self, x: Array) -> Array:
@@ -44,9 +47,33 @@ class Sequential:
 
     def backward(self, dy: Array) -> Array:
         """Given dLoss/dy, fill the gradients of every layer and return dLoss/dx."""
-        for layer in reversed(self.layers):
-            dy = layer.backward(dy)
+        for step in reversed(self._steps):
+            dy = step.backward(dy)
         return dy
+
+    def learn(self, dy: Array) -> None:
+        """Given dLoss/dy, fill the gradients of every layer, and compute no others.
+
+        Training needs no dLoss/dx of the images: that is the dearest of all, as the first
+        layer sees them at full size.
+        """
+        learners = [k for k, step in enumerate(self._steps) if step.params]
+        for step in reversed(self._steps[min(learners, default=0) + 1 :]):
+            dy = step.backward(dy)
+        if learners:
+            self._steps[learners[0]].learn(dy)
+
+    def train(self) -> Self:
+        """Say that the network learns from now on, and return it."""
+        for layer in self.layers:
+            layer.train()
+        return self
+
+    def eval(self) -> Self:
+        """Say that the network is only used from now on, and return it."""
+        for layer in self.layers:
+            layer.eval()
+        return self
 
     @property
     def params(self) -> dict[str, Array]:
@@ -55,6 +82,15 @@ class Sequential:
             f"{position}.{name}": array
             for position, layer in enumerate(self.layers)
             for name, array in layer.params.items()
+        }
+
+    @property
+    def buffers(self) -> dict[str, Array]:
+        """Return what is saved besides the parameters, as "1.running_mean"."""
+        return {
+            f"{position}.{name}": array
+            for position, layer in enumerate(self.layers)
+            for name, array in layer.buffers.items()
         }
 
     @property
@@ -74,7 +110,7 @@ class Sequential:
         """
         from safetensors.numpy import save
 
-        write_whole(Path(path), save(dict(self.params)))
+        write_whole(Path(path), save(self.params | self.buffers))
 
     def load(self, path: str | Path) -> None:
         """Read the weights that `save` wrote into this model's arrays.
@@ -89,7 +125,7 @@ class Sequential:
             loaded = load(Path(path).read_bytes())
         except SafetensorError as error:
             raise ValueError(f"{path} is not a safetensors file: {error}") from None
-        mine = self.params
+        mine = self.params | self.buffers
         if loaded.keys() != mine.keys():
             missing, extra = sorted(mine.keys() - loaded), sorted(loaded.keys() - mine)
             raise ValueError(

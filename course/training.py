@@ -142,7 +142,7 @@ def _step(model: Sequential, x: Array, t: Array, optimizer: Optimizer) -> float:
             f"the loss is {loss}: training has diverged; "
             f"try a learning rate below {optimizer.learning_rate:g}"
         )
-    model.backward(dscores)
+    model.learn(dscores)
     optimizer.step(model.layers)
     return loss
 

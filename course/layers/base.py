@@ -45,6 +45,10 @@ class Layer:
         """Given dy = dLoss/dy, fill grads and return dx = dLoss/dx."""
         raise NotImplementedError
 
+    def learn(self, dy: Array) -> None:
+        """Given dy, fill grads: all that the first layer of a network has to do."""
+        self.backward(dy)
+
     def __call__(self, x: Array) -> Array:
         """Return forward(x), as in PyTorch."""
         return self.forward(x)

@@ -191,23 +191,58 @@ def conv2d_forward(
     array([[4., 4.],
            [4., 4.]])
     """
+    x, w, b, y, window = _ready(x, w, b, stride, padding, dilation, groups)
+    if engine.convolve(y, x, w, b, *window):
+        return y
+    stride, frame, dilation, G = window
+    xp, steps = framed(x, frame), y.size * w[0].size
+    planes = len(x) * len(w)
+    if stride == (1, 1):
+        fill(_y_cpu_run, planes, y, xp, w, b, G, *dilation, steps=steps)
+    else:
+        fill(_y_cpu, planes, y, xp, w, b, G, *stride, *dilation, steps=steps)
+    return y
+
+
+def conv2d_relu_forward(
+    x: Array,
+    w: Array,
+    b: Array | None = None,
+    stride: int | Pair = 1,
+    padding: int | Pair | Pads | str = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+    *,
+    pool: bool = False,
+) -> tuple[Array, Array | None] | None:
+    """Return y = relu(conv2d(x)) and, with pool, the 2 x 2 max-pool of y, in one pass.
+
+    None in place of the second if y is too small to be pooled, and in place of both if the
+    engine leaves this geometry to the plain loops. Raises as conv2d_forward does.
+
+    >>> x = np.arange(-4.0, 5.0).reshape(1, 1, 3, 3)
+    >>> y, z = conv2d_relu_forward(x, np.ones((1, 1, 2, 2)), pool=True)
+    >>> y[0, 0], z[0, 0]
+    (array([[0., 0.],
+           [4., 8.]]), array([[8.]]))
+    """
+    x, w, b, y, window = _ready(x, w, b, stride, padding, dilation, groups)
+    N, F, HO, WO = y.shape
+    z = np.empty((N, F, HO // 2, WO // 2), y.dtype) if pool and min(HO, WO) > 1 else None
+    return (y, z) if engine.convolve(y, x, w, b, *window, relu=True, pooled=z) else None
+
+
+def _ready(x, w, b, stride, padding, dilation, groups):
+    """Return x, w, b and an empty y, and the window, or say in words what cannot be."""
     x = floats("x", x, "(N, C, H, W)")
     w = floats("w", w, "(F, C/G, KH, KW)", x.dtype)
     G, stride, dilation, frame, size = _geometry(
         x.shape, w.shape, stride, padding, dilation, groups
     )
-    N, F = len(x), len(w)
-    b = np.zeros(F, x.dtype) if b is None else floats("b", b, "(F,)", x.dtype)
-    same_shape("b", b, (F,), "one bias for each filter of w")
-    y = np.empty((N, F, *size), x.dtype)
-    if engine.convolve(y, x, w, b, stride, frame, dilation, G):
-        return y
-    xp, steps = framed(x, frame), y.size * w[0].size
-    if stride == (1, 1):
-        fill(_y_cpu_run, N * F, y, xp, w, b, G, *dilation, steps=steps)
-    else:
-        fill(_y_cpu, N * F, y, xp, w, b, G, *stride, *dilation, steps=steps)
-    return y
+    b = np.zeros(len(w), x.dtype) if b is None else floats("b", b, "(F,)", x.dtype)
+    same_shape("b", b, (len(w),), "one bias for each filter of w")
+    y = np.empty((len(x), len(w), *size), x.dtype)
+    return x, w, b, y, (stride, frame, dilation, G)
 
 
 def conv2d_backward(
@@ -304,10 +339,13 @@ class Conv2d(Layer):
         self.x = x
         return y
 
-    def backward(self, dy: Array) -> Array:
-        x = self.remembered("x")
-        dx, dw, db = conv2d_backward(dy, x, self.params["weight"], **self.window)
+    def backward(self, dy: Array, need_dx: bool = True) -> Array:
+        x, w = self.remembered("x"), self.params["weight"]
+        dx, dw, db = conv2d_backward(dy, x, w, **self.window, need_dx=need_dx)
         self.grads["weight"] = dw
         if "bias" in self.params:
             self.grads["bias"] = db
         return dx
+
+    def learn(self, dy: Array) -> None:
+        self.backward(dy, need_dx=False)

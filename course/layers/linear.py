@@ -173,9 +173,13 @@ class Linear(Layer):
         self.x = x
         return y
 
-    def backward(self, dy: Array) -> Array:
-        dx, dw, db = linear_backward(dy, self.remembered("x"), self.params["weight"])
+    def backward(self, dy: Array, need_dx: bool = True) -> Array:
+        x, w = self.remembered("x"), self.params["weight"]
+        dx, dw, db = linear_backward(dy, x, w, need_dx=need_dx)
         self.grads["weight"] = dw
         if "bias" in self.params:
             self.grads["bias"] = db
         return dx
+
+    def learn(self, dy: Array) -> None:
+        self.backward(dy, need_dx=False)
