@@ -76,7 +76,9 @@ def fuse(layers: tuple[Layer, ...]) -> list[Layer | Fused]:
             steps.append(layers[k])
             k += 1
             continue
-        pool = layers[k + 2] if kinds[2:] == [MaxPool2d] and _quarters(layers[k + 2]) else None
+        pool = (
+            layers[k + 2] if kinds[2:] == [MaxPool2d] and _quarters(layers[k + 2]) else None
+        )
         steps.append(Fused(layers[k], layers[k + 1], pool))
         k += 2 if pool is None else 3
     return steps

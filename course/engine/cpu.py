@@ -47,6 +47,7 @@ from course.engine.tile import (
     load,
     outer,
     plus,
+    pool,
     positive,
     rows_at,
     shape_of,
@@ -56,6 +57,7 @@ from course.engine.tile import (
     times,
     total,
     transpose,
+    unpool,
     zeros,
     zeros_row,
 )
@@ -274,51 +276,58 @@ def _along_filters(target, pooled, source, packed, _, work, plan, share, shares)
 @compiled
 def _pool(pooled, target, channels, n, plan):
     """Keep the largest number of every 2 x 2; NaN is larger than any."""
-    W = plan.columns
-    H, half = plan.area // W, W // 2
+    W, lanes = plan.columns, shape_of(zeros(target))[2]
+    rows, half = plan.area // W // 2, W // 2
     for c in range(channels[0], channels[channels.size - 1] + 1):
-        plane = (n * plan.T + c) * plan.area
-        for i in range(H // 2):
-            upper = target[plane + 2 * i * W : plane + (2 * i + 1) * W]
-            lower = target[plane + (2 * i + 1) * W : plane + (2 * i + 2) * W]
-            there = ((n * plan.T + c) * (H // 2) + i) * half
-            row = pooled[there : there + half]
-            for j in range(half):
-                a, b, c_, d = upper[2 * j], upper[2 * j + 1], lower[2 * j], lower[2 * j + 1]
+        for i in range(rows):
+            y = (n * plan.T + c) * plan.area + 2 * i * W
+            z, j = ((n * plan.T + c) * rows + i) * half, 0
+            while half >= lanes and j < half:
+                j = min(j, half - lanes)
+                pool(pooled, z + j, target, y + 2 * j, W)
+                j += lanes
+            while j < half:
+                a, b, d, e = (
+                    *(target[y + 2 * j], target[y + 2 * j + 1]),
+                    *(target[y + W + 2 * j], target[y + W + 2 * j + 1]),
+                )
                 above = a if (a >= b) | (a != a) else b
-                below = c_ if (c_ >= d) | (c_ != c_) else d
-                row[j] = above if (above >= below) | (above != above) else below
+                below = d if (d >= e) | (d != d) else e
+                pooled[z + j] = above if (above >= below) | (above != above) else below
+                j += 1
 
 
 @compiled
 def _pool_relu_dx(dy, dz, y, _, __, work, plan, share, shares):
-    """Send dz to the first largest of every 2 x 2 of y, if it is not 0; a share has planes."""
-    W, zero = plan.columns, dy.dtype.type(0)
-    H, half = plan.area // W, W // 2
-    planes = plan.N * plan.T
-    for plane in range(planes * share // shares, planes * (share + 1) // shares):
-        if H % 2 or W % 2:
+    """Send dz to the first largest of every 2 x 2 of y, if above 0; a share has planes."""
+    W, lanes, zero = plan.columns, shape_of(zeros(dy))[2], dy.dtype.type(0)
+    rows, half = plan.area // W // 2, W // 2
+    end = plan.N * (share + 1) // shares * plan.area
+    for plane in range(plan.N * share // shares, plan.N * (share + 1) // shares):
+        if plan.area != 4 * rows * half:
             dy[plane * plan.area : (plane + 1) * plan.area] = 0
-        for i in range(H // 2):
-            here = plane * plan.area + 2 * i * W
-            upper, lower = y[here : here + W], y[here + W : here + 2 * W]
-            d_upper, d_lower = dy[here : here + W], dy[here + W : here + 2 * W]
-            from_ = (plane * (H // 2) + i) * half
-            gradients = dz[from_ : from_ + half]
-            for j in range(half):
-                a, b, c, d = upper[2 * j], upper[2 * j + 1], lower[2 * j], lower[2 * j + 1]
-                second = (b > a) | ((b != b) & (a == a))
-                above = b if second else a
-                fourth = (d > c) | ((d != d) & (c == c))
-                below = d if fourth else c
-                down = (below > above) | ((below != below) & (above == above))
-                best = below if down else above
-                g = zero if best <= zero else gradients[j]
-                top, bottom = zero if down else g, g if down else zero
-                d_upper[2 * j] = zero if second else top
-                d_upper[2 * j + 1] = top if second else zero
-                d_lower[2 * j] = zero if fourth else bottom
-                d_lower[2 * j + 1] = bottom if fourth else zero
+        for i in range(rows):
+            here, k, j = plane * plan.area + 2 * i * W, (plane * rows + i) * half, 0
+            while half >= lanes and j < half:
+                j = min(j, half - lanes)
+                unpool(dy, y, here + 2 * j, W, dz, k + j)
+                j += lanes
+            if j < half and W % 2 == 0 and k + lanes <= dz.size:
+                if (
+                    here + W + 2 * lanes <= end
+                ):  # too far, but what follows is written later
+                    unpool(dy, y, here, W, dz, k)
+                    j = half
+            while j < half:
+                best, at = y[here + 2 * j], here + 2 * j
+                for place in (here + 2 * j + 1, here + W + 2 * j, here + W + 2 * j + 1):
+                    pixel = y[place]
+                    if pixel > best or (pixel != pixel and best == best):
+                        best, at = pixel, place
+                    dy[place] = zero
+                dy[here + 2 * j] = zero
+                dy[at] = zero if best <= zero else dz[k + j]
+                j += 1
 
 
 @compiled
@@ -758,6 +767,7 @@ def pool_relu_dx(dy, dz, y) -> None:
     key = (N * F, 1, HO, WO, 1, (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), 1)
     plan = forward_plan(y.dtype, *key)
     flat = dy.reshape(-1), usable(dz).reshape(-1), y.reshape(-1)
+    plan = plan._replace(columns=WO)
     launch(_pool_relu_dx, _shares(4 * y.size), *flat, *flat[:2], flat[0], plan)
 
 

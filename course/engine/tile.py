@@ -443,3 +443,83 @@ def transpose(_, a, row, b, col):
         return context.get_dummy_value()
 
     return types.void(a, row, b, col), generate
+
+
+# --- words for 2 x 2 windows side by side: lanes of them at a time -------------------------
+
+
+def _windows(context, build, kind, array, i, W):
+    """Return the four vectors of pixels: above left and right, below left and right."""
+    number = context.get_value_type(kind.dtype)
+    lanes = tile_shape(str(kind.dtype)).lanes
+    vector = ir.VectorType(number, lanes)
+    found = []
+    for start in (i, build.add(i, W)):
+        two = [
+            _pointer(context, build, kind, array, build.add(start, INT64(k)))
+            for k in (0, lanes)
+        ]
+        first, second = (_load(build, vector, address) for address in two)
+        for side in (0, 1):
+            every_other = ir.Constant(
+                ir.VectorType(INT32, lanes), list(range(side, 2 * lanes, 2))
+            )
+            found.append(build.shuffle_vector(first, second, every_other))
+    return found
+
+
+def _beats(build, b, a):
+    """Say in which lanes b is larger than a; NaN is larger than any number, not than NaN."""
+    nan = build.and_(build.fcmp_unordered("uno", b, b), build.fcmp_ordered("ord", a, a))
+    return build.or_(build.fcmp_ordered(">", b, a), nan)
+
+
+@intrinsic
+def pool(_, z, k, y, i, W):
+    """Write z[k + l] = the largest of the four pixels from y[i + 2*l] and y[i + W + 2*l] on."""
+
+    def generate(context, build, signature, arguments):
+        z_array, k, y_array, i, W = arguments
+        a, b, c, d = _windows(context, build, y, y_array, i, W)
+        above = build.select(_beats(build, b, a), b, a)
+        below = build.select(_beats(build, d, c), d, c)
+        best = build.select(_beats(build, below, above), below, above)
+        _store(build, best, _pointer(context, build, z, z_array, k))
+        return context.get_dummy_value()
+
+    place = types.intp
+    return types.void(z, place, y, place, place), generate
+
+
+@intrinsic
+def unpool(_, dy, y, i, W, dz, k):
+    """Write dz[k + l] where its window has its first largest y, if above 0, else zeros."""
+
+    def generate(context, build, signature, arguments):
+        dy_array, y_array, i, W, dz_array, k = arguments
+        a, b, c, d = _windows(context, build, y, y_array, i, W)
+        second, fourth = _beats(build, b, a), _beats(build, d, c)
+        above, below = build.select(second, b, a), build.select(fourth, d, c)
+        down = _beats(build, below, above)
+        zero = ir.Constant(a.type, None)
+        none = build.fcmp_ordered("<=", build.select(down, below, above), zero)
+        gradient = _load(build, a.type, _pointer(context, build, dz, dz_array, k))
+        gradient = build.select(none, zero, gradient)
+        lanes = a.type.count
+        for row, here, right in ((0, build.not_(down), second), (1, down, fourth)):
+            whole = build.select(here, gradient, zero)
+            sides = build.select(right, zero, whole), build.select(right, whole, zero)
+            start = build.add(i, W) if row else i
+            for half in (0, 1):
+                order = [n // 2 + n % 2 * lanes + half * lanes // 2 for n in range(lanes)]
+                order = ir.Constant(ir.VectorType(INT32, lanes), order)
+                address = build.add(start, INT64(half * lanes))
+                _store(
+                    build,
+                    build.shuffle_vector(*sides, order),
+                    _pointer(context, build, dy, dy_array, address),
+                )
+        return context.get_dummy_value()
+
+    place = types.intp
+    return types.void(dy, y, place, place, dz, place), generate

@@ -117,16 +117,15 @@ def _y_cpu_tiles(y, argmax, x, first, past):
     for plane in range(first, past):
         n, c = divmod(plane, C)
         pixels = x[n, c].reshape(-1)
-        if _has_nan(pixels):
-            argmax[n, c, 0, 0] = -1
-            continue
+        nan = False
         for i in range(HO):
             start = 2 * i * W
             upper, lower = pixels[start:], pixels[start + W :]
             pair, place = larger[2 * i * WO :], places[2 * i * WO :]
             for q in range(2 * WO):
                 a, b = upper[q], lower[q]
-                pair[q] = a if a >= b else b
+                nan |= (a != a) | (b != b)
+                pair[q] = b if b > a else a
                 place[q] = start + q + W * (b > a)
         best, place = y[n, c].reshape(-1), argmax[n, c].reshape(-1)
         for k in range(best.size):
@@ -137,18 +136,20 @@ def _y_cpu_tiles(y, argmax, x, first, past):
                 places[2 * k + 1],
             )
             second = (b > a) | ((b == a) & (bt < at))
-            best[k] = a if a >= b else b
-            place[k] = at + (bt - at) * second
+            best[k] = b if b > a else a
+            place[k] = at + ((bt - at) & -np.int64(second))  # bt - at, or nothing of it
+        if nan:
+            argmax[n, c, 0, 0] = -1
 
 
 @compiled
 def _dx_cpu(dx, dy, argmax, first, past):
-    """Equation (2), pushed: a window gives to its maximum; a thread has planes (n, c)."""
-    C = dx.shape[1]
+    """Equation (2), pushed: a window gives to its maximum; a thread has planes, a row each.
+
+    dx is (N*C, H*W), dy and argmax are (N*C, HO*WO).
+    """
     for plane in range(first, past):
-        n, c = divmod(plane, C)
-        pixels, upstream = dx[n, c].reshape(-1), dy[n, c].reshape(-1)
-        place = argmax[n, c].reshape(-1)
+        pixels, upstream, place = dx[plane], dy[plane], argmax[plane]
         pixels[:] = 0
         for k in range(upstream.size):
             pixels[place[k]] += upstream[k]
@@ -233,9 +234,9 @@ def maxpool2d_backward(
             f"argmax names pixel {wrong}, but a plane of {H} x {W} has pixels 0 to "
             f"{H * W - 1}: it belongs to another x"
         )
-    dx = np.empty(input_shape, dy.dtype)
-    fill(_dx_cpu, N * C, dx, dy, places)
-    return dx
+    dx, windows = np.empty((N * C, H * W), dy.dtype), (N * C, dy.shape[2] * dy.shape[3])
+    fill(_dx_cpu, N * C, dx, dy.reshape(windows), places.reshape(windows))
+    return dx.reshape(N, C, H, W)
 
 
 class MaxPool2d(Layer):
