@@ -212,8 +212,9 @@ def compiled(function: Callable | None = None, **options: Any) -> Callable:
     if function is None:
         return partial(compiled, **options)
     ours = Path(function.__code__.co_filename).is_relative_to(PACKAGE)
-    choices = {"error_model": "numpy", "fastmath": {"reassoc", "contract"}} | options
-    loops = njit(nogil=True, **choices)(function)
+    choices = {"nogil": True, "error_model": "numpy", "fastmath": {"reassoc", "contract"}}
+    choices["no_cfunc_wrapper"] = True  # nobody calls loops from C; compiles faster
+    loops = njit(**choices | options)(function)
     if ours and FOLDER is not None and not config.DISABLE_JIT:
         theirs, config.CACHE_DIR = config.CACHE_DIR, str(FOLDER)
         try:

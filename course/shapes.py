@@ -11,6 +11,7 @@ is an int, (height, width), ((top, bottom), (left, right)), "valid" or "same".
 Source: Dumoulin & Visin, arXiv:1603.07285; "same" as in TensorFlow.
 """
 
+from functools import lru_cache
 from math import prod
 from operator import index
 from typing import Any
@@ -229,6 +230,7 @@ def pixels_seen(
     )
 
 
+@lru_cache(256)  # a network asks for the same few, at every step
 def _seen(axis: str, size: int, K: int, S: int, P: Pair, D: int, count: int) -> np.ndarray:
     """Return how many pixels each window of this axis sees; at least 1, or it raises."""
     pixels = np.arange(count)[:, None] * S + np.arange(K) * D - P[0]
@@ -239,6 +241,7 @@ def _seen(axis: str, size: int, K: int, S: int, P: Pair, D: int, count: int) -> 
             f"dilation {D}, stride {S}, padding {P[0]} on {size} pixels; pad less, or "
             "dilate less"
         )
+    seen.flags.writeable = False
     return seen
 
 

@@ -5,6 +5,7 @@ compiled is kept (`course.compiled`): a second run finds all there.
 """
 
 import argparse
+import gc
 import inspect
 import signal
 import sys
@@ -105,6 +106,7 @@ WORKS: dict[str, tuple[Callable, ...]] = {
     "convolution": (
         layer(L.Conv2d, 4, 6, 3, padding=1),
         layer(L.Conv2d, 4, 6, 3, stride=2, groups=2),
+        layer(L.Conv2d, 4, 4, 3, padding=1, groups=4),
         layer(L.Linear, 12, 5, x=ROWS),
         layer(L.Conv1d, 4, 6, 3, x=SIGNALS),
         layer(L.ConvTranspose2d, 4, 6, 3, stride=2),
@@ -118,14 +120,14 @@ WORKS: dict[str, tuple[Callable, ...]] = {
     "L2 pooling": (layer(L.LPPool2d, 2, 2), layer(L.Subsampling2d, 4)),
     "global pooling": (layer(L.GlobalAvgPool2d), layer(L.GlobalMaxPool2d)),
     "dropout": (layer(L.Dropout), layer(L.Dropout2d)),
-    "GELU": (layer(L.GELU),),
+    "GELU": (layer(L.GELU), layer(L.GELU, "tanh")),
     "ELU": (layer(L.ELU),),
     "sigmoid": (layer(L.Sigmoid),),
     "SiLU": (layer(L.SiLU),),
     "softplus": (layer(L.Softplus),),
     "tanh": (layer(L.Tanh),),
-    "softmax": (layer(L.Softmax),),
-    "log-softmax": (layer(L.LogSoftmax),),
+    "softmax": (layer(L.Softmax), layer(L.Softmax, -1)),
+    "log-softmax": (layer(L.LogSoftmax), layer(L.LogSoftmax, -1)),
     "ReLU": (layer(L.ReLU), layer(L.LeakyReLU)),
     "PReLU": (layer(L.PReLU, 4),),
     "maxout": (layer(L.Maxout, 2),),
@@ -165,6 +167,7 @@ def _start() -> None:
     """Prepare a process of the pool."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process hears it, and ends us
     course.compiled.announce = False  # the bar says it
+    gc.disable()  # a tenth of the time, for a process that ends soon
 
 
 def warm(dtypes: list[str], processes: int) -> int:

@@ -302,9 +302,9 @@ def _pool_relu_dx(dy, dz, y, _, __, work, plan, share, shares):
     """Send dz to the first largest of every 2 x 2 of y, if above 0; a share has planes."""
     W, lanes, zero = plan.columns, shape_of(zeros(dy))[2], dy.dtype.type(0)
     rows, half = plan.area // W // 2, W // 2
-    end = plan.N * (share + 1) // shares * plan.area
+    end, even = plan.N * (share + 1) // shares * plan.area, plan.area == 4 * rows * half
     for plane in range(plan.N * share // shares, plan.N * (share + 1) // shares):
-        if plan.area != 4 * rows * half:
+        if not even:
             dy[plane * plan.area : (plane + 1) * plan.area] = 0
         for i in range(rows):
             here, k, j = plane * plan.area + 2 * i * W, (plane * rows + i) * half, 0
@@ -312,12 +312,9 @@ def _pool_relu_dx(dy, dz, y, _, __, work, plan, share, shares):
                 j = min(j, half - lanes)
                 unpool(dy, y, here + 2 * j, W, dz, k + j)
                 j += lanes
-            if j < half and W % 2 == 0 and k + lanes <= dz.size:
-                if (
-                    here + W + 2 * lanes <= end
-                ):  # too far, but what follows is written later
-                    unpool(dy, y, here, W, dz, k)
-                    j = half
+            if even and j < half and k + lanes <= dz.size and here + W + 2 * lanes <= end:
+                unpool(dy, y, here, W, dz, k)  # too far, but the rest is written later
+                j = half
             while j < half:
                 best, at = y[here + 2 * j], here + 2 * j
                 for place in (here + 2 * j + 1, here + W + 2 * j, here + W + 2 * j + 1):
@@ -566,6 +563,8 @@ def _depthwise(target, pooled, source, w, b, work, plan, share, shares):
             if plan.relu:
                 acc = positive(acc)
             store(acc, target, plane, cols_at(like, plan.run_to, v))
+        if plan.pool:
+            _pool(pooled, target, plan.few[:1], n, plan)
 
 
 @compiled
@@ -777,25 +776,34 @@ def _shares(products: int) -> int:
 
 
 def convolve_backward(dx, dw, db, dy, x, w, stride, frame, dilation, G) -> bool:
-    """Fill dx (unless it is None), dw and db with the gradients of the convolution.
+    """Fill dx, dw and db with the gradients of the convolution; None for dx or dw skips it.
 
-    Returns False, and does nothing, if plain loops do as well.
+    Without dw, only the shape of x is looked at. Returns False, and does nothing, if plain
+    loops do as well.
     """
     key = _key(x.shape, w.shape, stride, frame, dilation, G)
     if not _suits(key, dy):
         return False
-    dy, x, w = map(usable, (dy, x, w))
+    dy = usable(dy)
     if dx is not None:
-        _fill_dx(dx, dy, w, key)
-    _fill_dw(dw, db, dy, x, key)
+        _fill_dx(dx, dy, usable(w), key)
+    if dw is not None:
+        _fill_dw(dw, db, dy, usable(x), key)
     return True
 
 
 def _suits(key: tuple, y: Array) -> bool:
-    """Say whether there is something to do, and tiles for it."""
-    depthwise, stride = key[1] == key[4] == 1 and len(y) < key[0], key[6]
-    lanes = tile_shape(y.dtype).lanes
-    return bool(y.size) and (not depthwise or (stride == (1, 1) and y.shape[3] >= lanes))
+    """Say whether the windows are those of y, and there are tiles for them."""
+    N, C, *size, F, kernel, stride, frame, dilation, _ = key
+    windows = [
+        (n + sum(sides) - D * (K - 1) - 1) // S + 1
+        for n, K, S, sides, D in zip(size, kernel, stride, frame, dilation, strict=True)
+    ]
+    flat = [1, y.shape[2] * y.shape[3]]  # an image seen by 1 x 1 taps
+    fits = windows in (list(y.shape[2:]), flat)
+    depthwise = C == F == 1 and len(y) < N
+    wide = stride == (1, 1) and min(windows[1], size[1]) >= tile_shape(y.dtype).lanes
+    return bool(y.size) and fits and (not depthwise or wide)
 
 
 def usable(a: Array) -> Array:

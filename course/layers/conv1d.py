@@ -22,10 +22,8 @@ Edges: samples outside x are 0. A remainder of samples that no window reaches is
 out, and its gradient is 0. An empty batch gives an empty y. As in every deep-learning
 library this is cross-correlation: w is not flipped.
 
-The loops read x in its frame of zeros, sorted: first the samples 0, S, 2*S, ..., then
-1, S+1, 2*S+1, ... What tap v sees in one window after the other then lies side by side in
-memory for every stride, as vector instructions like it: from v*D // S on, among those
-with remainder v*D % S.
+The loops are the definition. The functions call course/engine/cpu.py, to which a signal is
+an image of one row, and the loops only for what it leaves to them.
 
 Lecture: lectures/09_convolution.ipynb.  Symbols: GLOSSARY.md.
 Source: Waibel et al., IEEE Trans. ASSP 37 (1989), the time-delay network; as
@@ -38,61 +36,56 @@ import numpy as np
 
 from course.compiled import compiled
 from course.device import Array, fill, floats, same_shape
+from course.engine import cpu as engine
 from course.layers.base import Layer, he_normal
-from course.shapes import MOST, Pair, framed, integer, out_size, pads
+from course.shapes import MOST, Pair, integer, out_size, pads
 
 
 @compiled
-def _y_cpu(y, xp, w, b, moves, G, first, past):
+def _y_cpu(y, xp, w, b, G, S, D, first, past):
     """Equation (1); a thread has rows (n, f) of y."""
-    F, (_, CG, K) = y.shape[1], w.shape
+    (_, F, WO), (_, CG, K) = y.shape, w.shape
     for row in range(first, past):
         n, f = divmod(row, F)
         c0 = f // (F // G) * CG
-        outputs = y[n, f]
-        outputs[:] = b[f]
+        y[n, f] = b[f]
         for c in range(CG):
             for v in range(K):
-                tap, seen = w[f, c, v], xp[n, c0 + c, moves[v] :]
-                for j in range(outputs.size):
-                    outputs[j] += tap * seen[j]
+                for j in range(WO):
+                    y[n, f, j] += w[f, c, v] * xp[n, c0 + c, j * S + v * D]
 
 
 @compiled
-def _dx_cpu(dxp, dy, w, moves, G, first, past):
+def _dx_cpu(dxp, dy, w, G, S, D, first, past):
     """Equation (2), pushed: an output gives to every sample it saw, frame included.
 
     A thread has rows (n, channel) of dx.
     """
-    C, F, (_, CG, K) = dxp.shape[1], dy.shape[1], w.shape
+    C, (_, F, WO), (_, CG, K) = dxp.shape[1], dy.shape, w.shape
     FG = F // G
     for row in range(first, past):
         n, channel = divmod(row, C)
         group, c = divmod(channel, CG)
         dxp[n, channel] = 0
         for f in range(group * FG, (group + 1) * FG):
-            upstream = dy[n, f]
             for v in range(K):
-                tap, seen = w[f, c, v], dxp[n, channel, moves[v] :]
-                for j in range(upstream.size):
-                    seen[j] += tap * upstream[j]
+                for j in range(WO):
+                    dxp[n, channel, j * S + v * D] += w[f, c, v] * dy[n, f, j]
 
 
 @compiled
-def _dw_cpu(dw, dy, xp, moves, G, first, past):
+def _dw_cpu(dw, dy, xp, G, S, D, first, past):
     """Equation (3); a thread has rows (f, c) of dw."""
-    N, (F, CG, K) = len(dy), dw.shape
+    (N, _, WO), (F, CG, K) = dy.shape, dw.shape
     for row in range(first, past):
         f, c = divmod(row, CG)
         c0 = f // (F // G) * CG
         dw[f, c] = 0
         for n in range(N):
-            upstream = dy[n, f]
             for v in range(K):
-                seen = xp[n, c0 + c, moves[v] :]
                 total = dw.dtype.type(0)
-                for j in range(upstream.size):
-                    total += upstream[j] * seen[j]
+                for j in range(WO):
+                    total += dy[n, f, j] * xp[n, c0 + c, j * S + v * D]
                 dw[f, c, v] += total
 
 
@@ -144,15 +137,9 @@ def _geometry(x_shape, w_shape, stride, padding, dilation, groups):
     return G, S if WO > 1 else 1, D, frame, WO  # one window needs no stride
 
 
-def _sorted(x: Array, frame: Pair, K: int, S: int, D: int) -> tuple[Array, Array]:
-    """Return x framed and sorted by remainder, and where what each tap sees begins."""
-    before, after = frame
-    after += -(before + x.shape[2] + after) % S  # as many of each remainder
-    xp = framed(x[:, :, None], ((0, 0), (before, after)))[:, :, 0]
-    N, C, WP = xp.shape
-    place, remainder = np.divmod(np.arange(K) * D, S)
-    xp = xp.reshape(N, C, WP // S, S).swapaxes(2, 3).reshape(N, C, WP)
-    return np.ascontiguousarray(xp), remainder * (WP // S) + place
+def _as_images(*signals: Array) -> list[Array]:
+    """Return arrays (A, B, W) as images (A, B, 1, W) of one row."""
+    return [a[:, :, None] for a in signals]
 
 
 def conv1d_forward(
@@ -180,10 +167,11 @@ def conv1d_forward(
     N, F = len(x), len(w)
     b = np.zeros(F, x.dtype) if b is None else floats("b", b, "(F,)", x.dtype)
     same_shape("b", b, (F,), "one bias for each filter of w")
-    xp, moves = _sorted(x, frame, w.shape[2], S, D)
     y = np.empty((N, F, WO), x.dtype)
-    steps = y.size * w[0].size
-    fill(_y_cpu, N * F, y, xp, w, b, moves, G, steps=steps)
+    window = (1, S), ((0, 0), frame), (1, D), G
+    if not engine.convolve(*_as_images(y, x, w), b, *window):
+        xp = np.pad(x, ((0, 0), (0, 0), frame))
+        fill(_y_cpu, N * F, y, xp, w, b, G, S, D, steps=y.size * w[0].size)
     return y
 
 
@@ -212,15 +200,16 @@ def conv1d_backward(
     G, S, D, frame, WO = _geometry(x.shape, w.shape, stride, padding, dilation, groups)
     (N, C, W), (F, CG, K) = x.shape, w.shape
     same_shape("dy", dy, (N, F, WO), "the shape of y for these x and w")
-    xp, moves = _sorted(x, frame, K, S, D)
-    dxp, dw, db = np.empty_like(xp), np.empty_like(w), np.empty(F, x.dtype)
-    steps = dy.size * w[0].size
-    fill(_dx_cpu, N * C, dxp, dy, w, moves, G, steps=steps)
-    fill(_dw_cpu, F * CG, dw, dy, xp, moves, G, steps=steps)
-    fill(_db_cpu, F, db, dy)
-    WP, before = dxp.shape[2], frame[0]
-    dx = dxp.reshape(N, C, S, WP // S).swapaxes(2, 3).reshape(N, C, WP)
-    return np.ascontiguousarray(dx[:, :, before : before + W]), dw, db
+    dx, dw, db = np.empty_like(x), np.empty_like(w), np.empty(F, x.dtype)
+    window, images = ((1, S), ((0, 0), frame), (1, D), G), _as_images(dx, dw, dy, x, w)
+    if not engine.convolve_backward(*images[:2], db, *images[2:], *window):
+        xp, steps = np.pad(x, ((0, 0), (0, 0), frame)), dy.size * w[0].size
+        dxp = np.empty_like(xp)
+        fill(_dx_cpu, N * C, dxp, dy, w, G, S, D, steps=steps)
+        fill(_dw_cpu, F * CG, dw, dy, xp, G, S, D, steps=steps)
+        fill(_db_cpu, F, db, dy)
+        dx[...] = dxp[:, :, frame[0] : frame[0] + W]
+    return dx, dw, db
 
 
 class Conv1d(Layer):

@@ -25,13 +25,11 @@ Shapes
 Edges: what is stamped outside y is cut off; what no filter reaches is b. Of SH sizes of
 an image a convolution with stride SH makes the same H; the output padding OH, 0 to SH-1
 rows at the bottom, says which one to come back to. Padding "same" gives HO = H*SH. An
-empty batch gives an empty y. A NaN or infinity in x, w or dy makes NaN of whatever it
-touches, and in w and dy of some elements beside it.
+empty batch gives an empty y.
 
-The loops hold y in its frame, sorted by place within a stride: rows p*SH + r of one r,
-and of these the columns q*SW + s of one s, are a small image of their own. Tap (u,v) then
-stamps the whole of x, moved, on one of the SH*SW small images: one pass along memory,
-whatever the stride. The rows of x get zeros at their end, to be as long as those.
+The loops are the definition, with y in a frame that holds whatever is stamped. The
+functions call course/engine/cpu.py, to which this is the backward of a convolution, and
+the loops only for what it leaves to them.
 
 Lecture: lectures/10_convolution_geometry.ipynb.  Symbols: GLOSSARY.md.
 Source: Zeiler et al., CVPR 2010; geometry from Dumoulin & Visin, arXiv:1603.07285; as
@@ -44,59 +42,63 @@ import numpy as np
 
 from course.compiled import compiled
 from course.device import Array, fill, floats, same_shape
+from course.engine import cpu as engine
 from course.layers.base import Layer, he_normal
 from course.shapes import Pads, Pair, framed, integer, pads, pair, span
 
 
 @compiled
-def _y_cpu(yp, xp, w, b, moves, G, first, past):
+def _y_cpu(yp, x, w, b, G, SH, SW, DH, DW, first, past):
     """Equation (1), pushed; a thread has planes (n, channel) of y."""
-    F, (C, FG, K) = yp.shape[1], w.shape
-    CG = C // G
+    (_, C, H, W), (_, FG, KH, KW) = x.shape, w.shape
+    F, CG = yp.shape[1], C // G
     for plane in range(first, past):
         n, channel = divmod(plane, F)
         group, f = divmod(channel, FG)
         yp[n, channel] = b[channel]
         for c in range(group * CG, (group + 1) * CG):
-            run = xp[n, c]
-            for u in range(K):
-                tap, stamped = w[c, f, u], yp[n, channel, moves[u] :]
-                for k in range(run.size):
-                    stamped[k] += tap * run[k]
+            for u in range(KH):
+                for v in range(KW):
+                    for p in range(H):
+                        for q in range(W):
+                            stamp = w[c, f, u, v] * x[n, c, p, q]
+                            yp[n, channel, p * SH + u * DH, q * SW + v * DW] += stamp
 
 
 @compiled
-def _dx_cpu(dxp, dyp, w, moves, G, first, past):
+def _dx_cpu(dx, dyp, w, G, SH, SW, DH, DW, first, past):
     """Equation (2); a thread has planes (n, c) of dx."""
-    C, FG, K = w.shape
+    (_, C, H, W), (_, FG, KH, KW) = dx.shape, w.shape
     for plane in range(first, past):
         n, c = divmod(plane, C)
         f0 = c // (C // G) * FG
-        run = dxp[n, c]
-        run[:] = 0
+        dx[n, c] = 0
         for f in range(FG):
-            for u in range(K):
-                tap, stamped = w[c, f, u], dyp[n, f0 + f, moves[u] :]
-                for k in range(run.size):
-                    run[k] += tap * stamped[k]
+            for u in range(KH):
+                for v in range(KW):
+                    for p in range(H):
+                        for q in range(W):
+                            upstream = dyp[n, f0 + f, p * SH + u * DH, q * SW + v * DW]
+                            dx[n, c, p, q] += w[c, f, u, v] * upstream
 
 
 @compiled
-def _dw_cpu(dw, dyp, xp, moves, G, first, past):
+def _dw_cpu(dw, dyp, x, G, SH, SW, DH, DW, first, past):
     """Equation (3); a thread has planes (c, f) of dw."""
-    N, (C, FG, K) = len(dyp), dw.shape
+    (N, C, H, W), (_, FG, KH, KW) = x.shape, dw.shape
     for plane in range(first, past):
         c, f = divmod(plane, FG)
         f0 = c // (C // G) * FG
         dw[c, f] = 0
         for n in range(N):
-            run = xp[n, c]
-            for u in range(K):
-                stamped = dyp[n, f0 + f, moves[u] :]
-                total = dw.dtype.type(0)
-                for k in range(run.size):
-                    total += run[k] * stamped[k]
-                dw[c, f, u] += total
+            for u in range(KH):
+                for v in range(KW):
+                    total = dw.dtype.type(0)
+                    for p in range(H):
+                        for q in range(W):
+                            upstream = dyp[n, f0 + f, p * SH + u * DH, q * SW + v * DW]
+                            total += x[n, c, p, q] * upstream
+                    dw[c, f, u, v] += total
 
 
 @compiled
@@ -164,22 +166,14 @@ def _more(output_padding: Any, stride: Pair, dilation: Pair) -> Pair:
     return more
 
 
-def _sorted_frame(image, kernel, stride, corner, dilation, size):
-    """Return rows and columns of the small images, and where each tap moves x to.
-
-    They hold y and all that is cut off, and a row to spare for the zeros that end x.
-    """
-    rows, columns = (
-        -(-max((n - 1) * S + span(K, D), before + out) // S)
+def _frame(image, kernel, stride, corner, dilation, size) -> Pads:
+    """Return ((top, bottom), (left, right)): what is stamped around y, at least 0."""
+    return tuple(
+        (before, max((n - 1) * S + span(K, D) - before - out, 0))
         for n, K, S, before, D, out in zip(
             image, kernel, stride, corner, dilation, size, strict=True
         )
     )
-    rows += 1
-    down, r = np.divmod(np.arange(kernel[0])[:, None] * dilation[0], stride[0])
-    right, s = np.divmod(np.arange(kernel[1]) * dilation[1], stride[1])
-    moves = ((r * stride[1] + s) * rows + down) * columns + right
-    return rows, columns, moves.reshape(-1)
 
 
 def conv_transpose2d_forward(
@@ -208,19 +202,17 @@ def conv_transpose2d_forward(
     G, stride, dilation, (top, left), (HO, WO) = _geometry(
         x.shape, w.shape, stride, padding, output_padding, dilation, groups
     )
-    (N, C, H, W), F, (SH, SW) = x.shape, w.shape[1] * G, stride
+    (N, C, H, W), F = x.shape, w.shape[1] * G
     b = np.zeros(F, x.dtype) if b is None else floats("b", b, "(F,)", x.dtype)
     same_shape("b", b, (F,), "one bias for each output channel")
-    rows, columns, moves = _sorted_frame(
-        (H, W), w.shape[2:], stride, (top, left), dilation, (HO, WO)
-    )
-    xp = framed(x, ((0, 0), (0, columns - W))).reshape(N, C, H * columns)
-    yp = np.empty((N, F, SH * SW * rows * columns), x.dtype)
-    taps = w.reshape(C, F // G, len(moves))
-    fill(_y_cpu, N * F, yp, xp, taps, b, moves, G, steps=x.size * w[0].size)
-    yp = yp.reshape(N, F, SH, SW, rows, columns)
-    y = yp.transpose(0, 1, 4, 2, 5, 3).reshape(N, F, rows * SH, columns * SW)
-    return np.ascontiguousarray(y[:, :, top : top + HO, left : left + WO])
+    y = np.empty((N, F, HO, WO), x.dtype)
+    frame = _frame((H, W), w.shape[2:], stride, (top, left), dilation, (HO, WO))
+    if engine.convolve_backward(y, None, None, x, y, w, stride, frame, dilation, G):
+        y += b[:, None, None]
+        return y
+    yp = framed(y, frame)
+    fill(_y_cpu, N * F, yp, x, w, b, G, *stride, *dilation, steps=x.size * w[0].size)
+    return np.ascontiguousarray(yp[:, :, top : top + HO, left : left + WO])
 
 
 def conv_transpose2d_backward(
@@ -252,24 +244,20 @@ def conv_transpose2d_backward(
     G, stride, dilation, (top, left), (HO, WO) = _geometry(
         x.shape, w.shape, stride, padding, output_padding, dilation, groups
     )
-    (N, C, H, W), FG, (SH, SW) = x.shape, w.shape[1], stride
+    (N, C, H, W), FG = x.shape, w.shape[1]
     F = FG * G
     same_shape("dy", dy, (N, F, HO, WO), "the shape of y for these x and w")
-    rows, columns, moves = _sorted_frame(
-        (H, W), w.shape[2:], stride, (top, left), dilation, (HO, WO)
-    )
-    bottom, right = rows * SH - top - HO, columns * SW - left - WO
-    dyp = framed(dy, ((top, bottom), (left, right))).reshape(N, F, rows, SH, columns, SW)
-    dyp = dyp.transpose(0, 1, 3, 5, 2, 4).reshape(N, F, SH * SW * rows * columns)
-    xp = framed(x, ((0, 0), (0, columns - W))).reshape(N, C, H * columns)
-    taps = w.reshape(C, FG, len(moves))
-    dxp, dw, db = np.empty_like(xp), np.empty_like(taps), np.empty(F, x.dtype)
-    steps = x.size * w[0].size
-    fill(_dx_cpu, N * C, dxp, dyp, taps, moves, G, steps=steps)
-    fill(_dw_cpu, C * FG, dw, dyp, xp, moves, G, steps=steps)
+    frame = _frame((H, W), w.shape[2:], stride, (top, left), dilation, (HO, WO))
+    dx, dw, db = np.empty_like(x), np.empty_like(w), np.empty(F, x.dtype)
     fill(_db_cpu, F, db, dy)
-    dx = np.ascontiguousarray(dxp.reshape(N, C, H, columns)[..., :W])
-    return dx, dw.reshape(w.shape), db
+    window, zero = (stride, frame, dilation, G), np.zeros(C, x.dtype)
+    if engine.convolve(dx, dy, w, zero, *window):
+        engine.convolve_backward(None, dw, zero, x, dy, w, *window)
+        return dx, dw, db
+    dyp, steps = framed(dy, frame), x.size * w[0].size
+    fill(_dx_cpu, N * C, dx, dyp, w, G, *stride, *dilation, steps=steps)
+    fill(_dw_cpu, C * FG, dw, dyp, x, G, *stride, *dilation, steps=steps)
+    return dx, dw, db
 
 
 class ConvTranspose2d(Layer):

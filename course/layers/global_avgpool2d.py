@@ -31,28 +31,28 @@ PIECE = 1024  # pixels
 
 @compiled
 def _y_cpu(y, x, first, past):
-    """Equation (1); a thread has planes (n, c). Sums of short pieces round less."""
-    C, H, W = x.shape[1:]
+    """Equation (1), y (N*C,) and x (N*C, H*W); a thread has planes, a row each.
+
+    Sums of short pieces round less.
+    """
+    size = x.shape[1]
     for plane in range(first, past):
-        n, c = divmod(plane, C)
-        pixels = x[n, c].reshape(-1)
         total = x.dtype.type(0)
-        for start in range(0, pixels.size, PIECE):
-            piece = pixels[start : start + PIECE]
+        for start in range(0, size, PIECE):
+            piece = x[plane, start : start + PIECE]
             part = x.dtype.type(0)
             for k in range(piece.size):
                 part += piece[k]
             total += part
-        y[n, c, 0, 0] = total / x.dtype.type(H * W)
+        y[plane] = total / x.dtype.type(size)
 
 
 @compiled
 def _dx_cpu(dx, dy, first, past):
-    """Equation (2); a thread has planes (n, c)."""
-    C, H, W = dx.shape[1:]
+    """Equation (2), dx (N*C, H*W) and dy (N*C,); a thread has planes, a row each."""
+    size = dx.dtype.type(dx.shape[1])
     for plane in range(first, past):
-        n, c = divmod(plane, C)
-        dx[n, c] = dy[n, c, 0, 0] / dx.dtype.type(H * W)
+        dx[plane] = dy[plane] / size
 
 
 def global_avgpool2d_forward(x: Array) -> Array:
@@ -65,9 +65,9 @@ def global_avgpool2d_forward(x: Array) -> Array:
     array([[[[3.]]]])
     """
     x = floats("x", x, "(N, C, H, W)")
-    N, C, _, _ = nchw("the shape of x", x.shape, empty=False)
+    N, C, H, W = nchw("the shape of x", x.shape, empty=False)
     y = np.empty((N, C, 1, 1), x.dtype)
-    fill(_y_cpu, N * C, y, x)
+    fill(_y_cpu, N * C, y.reshape(-1), x.reshape(N * C, H * W))
     return y
 
 
@@ -84,7 +84,7 @@ def global_avgpool2d_backward(dy: Array, input_shape: tuple[int, int, int, int])
     N, C, H, W = nchw("input_shape", input_shape, empty=False)
     same_shape("dy", dy, (N, C, 1, 1), "the shape of y for this input_shape")
     dx = np.empty((N, C, H, W), dy.dtype)
-    fill(_dx_cpu, N * C, dx, dy)
+    fill(_dx_cpu, N * C, dx.reshape(N * C, H * W), dy.reshape(-1))
     return dx
 
 

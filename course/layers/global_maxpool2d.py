@@ -28,29 +28,28 @@ from course.shapes import nchw
 
 @compiled
 def _y_cpu(y, argmax, x, first, past):
-    """Equation (1), and where each maximum was; a thread has planes (n, c)."""
-    C = x.shape[1]
+    """Equation (1), and where each maximum was; a thread has planes, a row each.
+
+    x is (N*C, H*W), y and argmax are (N*C,).
+    """
+    size = x.shape[1]
     for plane in range(first, past):
-        n, c = divmod(plane, C)
-        pixels = x[n, c].reshape(-1)
-        best, place = pixels[0], 0
-        for k in range(1, pixels.size):
-            if not pixels[k] <= best:  # larger, or one of the two is NaN
+        best, place = x[plane, 0], 0
+        for k in range(1, size):
+            pixel = x[plane, k]
+            if not pixel <= best:  # larger, or one of the two is NaN
                 if np.isnan(best):
                     break
-                best, place = pixels[k], k
-        y[n, c, 0, 0], argmax[n, c, 0, 0] = best, place
+                best, place = pixel, k
+        y[plane], argmax[plane] = best, place
 
 
 @compiled
 def _dx_cpu(dx, dy, argmax, first, past):
-    """Equation (2); a thread has planes (n, c)."""
-    C = dx.shape[1]
+    """Equation (2), dx (N*C, H*W), the others (N*C,); a thread has planes, a row each."""
     for plane in range(first, past):
-        n, c = divmod(plane, C)
-        pixels = dx[n, c].reshape(-1)
-        pixels[:] = 0
-        pixels[argmax[n, c, 0, 0]] = dy[n, c, 0, 0]
+        dx[plane] = 0
+        dx[plane, argmax[plane]] = dy[plane]
 
 
 def global_maxpool2d_forward(x: Array) -> tuple[Array, Array]:
@@ -63,9 +62,9 @@ def global_maxpool2d_forward(x: Array) -> tuple[Array, Array]:
     (array([[[[6.]]]]), array([[[[2]]]], dtype=int32))
     """
     x = floats("x", x, "(N, C, H, W)")
-    N, C, _, _ = nchw("the shape of x", x.shape, empty=False)
+    N, C, H, W = nchw("the shape of x", x.shape, empty=False)
     y, argmax = np.empty((N, C, 1, 1), x.dtype), np.empty((N, C, 1, 1), np.int32)
-    fill(_y_cpu, N * C, y, argmax, x)
+    fill(_y_cpu, N * C, y.reshape(-1), argmax.reshape(-1), x.reshape(N * C, H * W))
     return y, argmax
 
 
@@ -96,7 +95,8 @@ def global_maxpool2d_backward(
             f"{H * W - 1}: it belongs to another x"
         )
     dx = np.empty((N, C, H, W), dy.dtype)
-    fill(_dx_cpu, N * C, dx, dy, np.ascontiguousarray(argmax, np.int32))
+    places = np.ascontiguousarray(argmax, np.int32).reshape(-1)
+    fill(_dx_cpu, N * C, dx.reshape(N * C, H * W), dy.reshape(-1), places)
     return dx
 
 

@@ -183,14 +183,15 @@ def several(x):
 
 
 def distinct(shape, rng, dtype=np.float64):
-    """Return numbers from -2 to 2, no two alike and none 0: a small step meets no kink.
+    """Return numbers from -2 to 2, no two alike, none near 0: no small step meets a kink.
 
     They are rounded to float32, and so the same in both types.
     """
     if isinstance(shape[0], tuple):
         return tuple(distinct(one, rng, dtype) for one in shape)
     count = prod(shape)
-    numbers = (rng.permutation(count) + 0.25) * 4 / max(count, 1) - 2
+    numbers = (rng.permutation(count) + 0.25) * 3.8 / max(count, 1) - 1.9
+    numbers += np.copysign(0.1, numbers)
     return numbers.reshape(shape).astype(np.float32).astype(dtype)
 
 
