@@ -85,7 +85,7 @@ class Optimizer:
                         f"layer {position} ({type(layer).__name__}) has no gradient of "
                         f"{name}: call backward before step"
                     )
-                decay = 0.0 if name == "bias" else self.weight_decay
+                decay = self.weight_decay if w.ndim > 1 else 0.0
                 memory = self._memory.setdefault((position, name), {})
                 self._change(w, layer.grads[name], decay, memory)
 

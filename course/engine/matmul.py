@@ -24,6 +24,7 @@ from course.engine.tile import (
     each_col,
     each_lane,
     each_row,
+    lanes_at,
     load,
     outer,
     plus,
@@ -51,20 +52,24 @@ class Product(NamedTuple):
     b_k: int  # in b, from one k to the next
     b_col: int  # and from one column to the next: one of these is 1
     rows: Array  # 0, 1, ... M - 1, filled up to whole tiles with the last
+    cols: Array  # 0, 1, ... J - 1 likewise
 
 
 @compiled
 def _panel(packed, b, first, count, column, p):
-    """Copy b[first : first + count], a tile wide from the column on; zeros past the end."""
+    """Copy b[first : first + count], a tile wide from the column on.
+
+    Columns past the last one are whatever: nobody keeps what is computed from them.
+    """
     like = zeros(packed)
     rows, width, lanes = shape_of(like)
     cols, k = min(width, p.J - column), 0
-    if cols == width and p.b_k == 1:
-        columns = times(each_lane(like), p.b_col, first + column * p.b_col)
+    if p.b_k == 1:
         lines = times(each_lane(like), width, 0)
         while k + lanes <= count:
             for half in range(0, width, lanes):
-                here, there = times(columns, 1, half * p.b_col + k), k * width + half
+                columns = lanes_at(like, p.cols, column + half)
+                here, there = times(columns, p.b_col, first + k), k * width + half
                 transpose(b, here, packed, times(lines, 1, there))
             k += lanes
     elif cols == width:
@@ -74,9 +79,9 @@ def _panel(packed, b, first, count, column, p):
             store(acc, packed, times(each_row(like), width, k * width), each_col(like))
             k += rows
     while k < count:
-        for l in range(width):
+        for l in range(cols):
             place = (first + k) * p.b_k + (column + l) * p.b_col
-            packed[k * width + l] = b[place] if l < cols else 0
+            packed[k * width + l] = b[place]
         k += 1
 
 
@@ -135,8 +140,11 @@ def _multiply(target, a, b, bias, _, work, p, share, shares):
 
 @lru_cache(maxsize=256)
 def _product(dtype: Any, *sizes: int) -> Product:
-    """Return the sizes with their table of rows."""
-    return Product(*sizes, whole(np.arange(sizes[0]), tile_shape(dtype).rows))
+    """Return the sizes with their tables of rows and columns."""
+    shape, (M, J) = tile_shape(dtype), sizes[:2]
+    return Product(
+        *sizes, whole(np.arange(M), shape.rows), whole(np.arange(J), shape.width)
+    )
 
 
 def multiply(target, a, b, bias, K, a_steps, b_steps) -> None:
