@@ -15,7 +15,8 @@ Equations of Adam, which also begins with (1)
 
     at step 1, 2, ... of the parameter. m and v start at 0; SGD's m so becomes the first
     g, and Adam divides by what a mean of so few numbers lacks. weight_decay is lambda of
-    the loss term (lambda/2)*|w|^2; biases are left out of it.
+    the loss term (lambda/2)*|w|^2; biases and the scales of normalisation
+    are left out of it.
 
 Lecture: lectures/05_learning_as_search.ipynb.  Symbols: GLOSSARY.md.
 Source: Robbins & Monro, Ann. Math. Stat. 22 (1951); Polyak, USSR Comp. Math. 4 (1964);
@@ -85,7 +86,7 @@ class Optimizer:
                         f"layer {position} ({type(layer).__name__}) has no gradient of "
                         f"{name}: call backward before step"
                     )
-                decay = self.weight_decay if w.ndim > 1 else 0.0
+                decay = 0.0 if name in layer.undecayed else self.weight_decay
                 memory = self._memory.setdefault((position, name), {})
                 self._change(w, layer.grads[name], decay, memory)
 

@@ -205,3 +205,11 @@ def test_impossible_settings_are_refused(arguments, words):
 def test_impossible_settings_of_adam_are_refused(arguments, words):
     with pytest.raises(ValueError, match=words):
         Adam(**arguments)
+
+
+def test_scales_of_normalisation_do_not_decay():
+    layer = BatchNorm2d(3)
+    layer.params["weight"][:] = 2
+    layer.grads = {name: np.zeros_like(a) for name, a in layer.params.items()}
+    SGD(0.1, weight_decay=0.5).step([layer])
+    np.testing.assert_array_equal(layer.params["weight"], [2, 2, 2])

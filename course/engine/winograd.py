@@ -50,9 +50,9 @@ from numba.extending import intrinsic
 
 from course.compiled import compiled
 from course.device import Array
+from course.engine.cpu import Plan, whole, workspace
 from course.engine.launch import launch
 from course.engine.matmul import _rows_times_columns
-from course.engine.plan import Plan, whole, workspace
 from course.engine.tile import (
     _load,
     _pointer,
@@ -71,7 +71,268 @@ from course.engine.tile import (
 )
 
 G = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
-B = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))  # transposed, as in (2)
-A = ((1, 1, 1, 0), (0, 1, -1, -1))  # and (4)
-EACH = tuple(range(16))  # the elements of a 4 x 4 matrix,
-TAPS = tuple(range(9))  # and of a filter
+BT = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
+AT = ((1, 1, 1, 0), (0, 1, -1, -1))
+NINE = tuple(range(9))  # the elements of g,
+SIXTEEN = tuple(range(16))  # and those of u, v and m
+ROOM = 1 << 18  # bytes of v: half of a second cache
+
+
+# --- the words ----------------------------------------------------------------------------
+
+
+def _sum(build, weights, vectors):
+    """Return the sum of weight * vector; no weight is zero, and all are as large."""
+    terms = sorted(zip(weights, vectors, strict=True), key=lambda term: term[0] < 0)
+    found = terms[0][1]
+    for weight, vector in terms[1:]:
+        found = (build.fadd if weight > 0 else build.fsub)(found, vector)
+    size = abs(weights[0])
+    return found if size == 1 else build.fmul(found, _number(found.type, size))
+
+
+def _number(vector, number):
+    """Return a vector of the number."""
+    return ir.Constant(vector, [vector.element(number)] * vector.count)
+
+
+def _both_sides(matrix):
+    """Make the word that writes matrix * a * matrix^T for `lanes` matrices side by side.
+
+    word(b, there, a, here): element k of a, row by row, is at a[here[k]] for the first of
+    them, at a[here[k] + 1] for the second; and likewise b.
+    """
+    used = [[(k, weight) for k, weight in enumerate(row) if weight] for row in matrix]
+
+    def word(_, b, there, a, here):
+        def generate(context, build, signature, arguments):
+            b_array, there, a_array, here = arguments
+            lanes = tile_shape(str(a.dtype)).lanes
+            vector = ir.VectorType(context.get_value_type(a.dtype), lanes)
+            here, size = cgutils.unpack_tuple(build, here), len(matrix[0])
+            there = iter(cgutils.unpack_tuple(build, there))
+            for down in used:
+                line = []
+                for col in range(size):
+                    places = [here[row * size + col] for row, _ in down]
+                    found = [
+                        _load(build, vector, _pointer(context, build, a, a_array, place))
+                        for place in places
+                    ]
+                    line.append(_sum(build, [weight for _, weight in down], found))
+                for across in used:
+                    found = _sum(build, [k for _, k in across], [line[k] for k, _ in across])
+                    _store(build, found, _pointer(context, build, b, b_array, next(there)))
+            return context.get_dummy_value()
+
+        return types.void(b, there, a, here), generate
+
+    return word
+
+
+_to_u, _to_v, _to_y = (intrinsic(_both_sides(matrix)) for matrix in (G, BT, AT))
+
+
+# --- the loops ----------------------------------------------------------------------------
+
+
+@compiled
+def _steps(plan, width, lanes):
+    """Return the steps through u and v, no multiples of 4 KB, and the tiles in a block.
+
+    u is [element][filter][channel], v is [element][channel][tile], m as v but for a few
+    filters; v has a gap behind each row of tiles, for vectors that are longer.
+    """
+    channels = (plan.S + lanes - 1) // lanes * lanes
+    tiles = (plan.stretch * ((plan.columns + 1) // 2) + width - 1) // width * width
+    u_step = plan.T * channels
+    v_step = plan.S * (tiles + width)
+    return channels, u_step + 16, tiles, v_step + 16
+
+
+@compiled
+def _filters(u, w, _, __, ___, work, plan, share, shares):
+    """Compute (1), u[element][filter][channel]; a share has filters."""
+    like = zeros(u)
+    _, width, lanes = shape_of(like)
+    size, step, _, _ = _steps(plan, width, lanes)
+    g = work[share * 9 * size : (share + 1) * 9 * size]  # [tap][channel]
+    for f in range(plan.T * share // shares, plan.T * (share + 1) // shares):
+        start, c = plan.few_start[f], 0
+        while c < plan.S:
+            t = 0
+            while c + lanes <= plan.S and t + lanes <= 9:
+                rows = times(each_lane(like), plan.leap, start + c * plan.leap + t)
+                transpose(w, rows, g, times(lanes_at(like, plan.line, t), size, c))
+                t += lanes
+            while t < 9:
+                for l in range(min(lanes, plan.S - c)):
+                    g[plan.line[t] * size + c + l] = w[start + (c + l) * plan.leap + t]
+                t += 1
+            there = times(SIXTEEN, step, f * size + c)
+            _to_u(u, there, g, times(NINE, size, c))
+            c += lanes
+
+
+@compiled
+def _part(first, second, row):
+    """Write every other number of the row to the one line, the others to the other."""
+    half = row.size // 2
+    for j in range(half):
+        first[j], second[j] = row[2 * j], row[2 * j + 1]
+    if row.size % 2:
+        first[half] = row[row.size - 1]
+
+
+@compiled
+def _see(v, lines, half, source, n, i, count, slot, line_step, step, plan):
+    """Compute (2) for `count` rows of tiles of image n: v[element][channel][slot + tile].
+
+    Even and odd columns of the frame go to a line each: neighbours there are the same pixel
+    of neighbouring tiles. A vector that reaches beyond its row of tiles writes where the
+    next row will, or into the gap.
+    """
+    lanes, wide = shape_of(zeros(v))[2], (plan.columns + 1) // 2
+    odd, skip, a, b, c = plan.left % 2, plan.left // 2, 2 * half, 4 * half, 6 * half
+    seen = (
+        *(0, half, 1, half + 1, a, a + half, a + 1, a + half + 1),
+        *(b, b + half, b + 1, b + half + 1, c, c + half, c + 1, c + half + 1),
+    )
+    for c in range(plan.S):
+        for r in range(2 * count + 2):
+            h, both = 2 * i + r - plan.top, lines[2 * r * half : 2 * (r + 1) * half]
+            even, others = both[:half], both[half:]
+            if 0 <= h < plan.H:
+                row = source[((n * plan.S + c) * plan.H + h) * plan.W :][: plan.W]
+                if odd:
+                    _part(others[skip:], even[skip + 1 :], row)
+                else:
+                    _part(even[skip:], others[skip:], row)
+            else:
+                both[:] = 0
+        for k in range(count):
+            there = c * line_step + slot + k * wide
+            for j in range(0, wide, lanes):
+                here = times(seen, 1, 4 * k * half + j)
+                _to_v(v, times(SIXTEEN, step, there + j), lines, here)
+
+
+@compiled
+def _interleave(row, even, odd, bias, floor):
+    """Write a row of pixels, none below the floor; return NaN if one is not finite."""
+    half, spoiled = row.size // 2, row.dtype.type(0)
+    for j in range(half):
+        one, two = even[j] + bias, odd[j] + bias
+        spoiled += one * 0 + two * 0
+        row[2 * j] = floor if one <= floor else one
+        row[2 * j + 1] = floor if two <= floor else two
+    if row.size % 2:
+        last = even[half] + bias
+        spoiled += last * 0
+        row[row.size - 1] = floor if last <= floor else last
+    return spoiled
+
+
+@compiled
+def _show(target, lines, m, n, i, count, slot, line_step, step, spoiled, k, b, plan):
+    """Compute (4) for `count` rows of tiles of image n and the block k of filters."""
+    rows, _, lanes = shape_of(zeros(target))
+    wide, high = (plan.columns + 1) // 2, plan.area // plan.columns
+    zero = target.dtype.type(0)
+    floor = zero if plan.relu else target.dtype.type(-np.inf)
+    half = lines.size // 4
+    for p in range(min(rows, plan.T - k)):
+        plane = (n * plan.T + k + p) * plan.area
+        for r in range(count):
+            here = p * line_step + slot + r * wide
+            for j in range(0, wide, lanes):
+                _to_y(
+                    lines,
+                    (j, half + j, 2 * half + j, 3 * half + j),
+                    m,
+                    times(SIXTEEN, step, here + j),
+                )
+            for s in range(min(2, high - 2 * (i + r))):
+                begin = plane + (2 * (i + r) + s) * plan.columns
+                row, both = target[begin : begin + plan.columns], lines[2 * s * half :]
+                spoiled[r] += _interleave(row, both, both[half:], b[k + p], floor)
+
+
+@compiled
+def _tiles(target, pooled, source, u, b, work, plan, share, shares):
+    """Compute (2) to (4); a share has blocks of rows of tiles, those of all images."""
+    like = zeros(target)
+    rows, width, lanes = shape_of(like)
+    high, wide = (plan.area // plan.columns + 1) // 2, (plan.columns + 1) // 2
+    _, u_step, tiles, v_step = _steps(plan, width, lanes)
+    channels, line = u_step // plan.T, tiles + width
+    m_step, half = rows * line + 16, wide + 2 * lanes
+    total = plan.N * high
+    lines_size = 4 * half * (plan.stretch + 1)
+    room = 16 * (v_step + m_step) + lines_size + 4 * half
+    mine = work[(total + 15) // 16 * 16 + share * room :]
+    v, m = mine[: 16 * v_step], mine[16 * v_step : 16 * (v_step + m_step)]
+    lines, after = mine[16 * (v_step + m_step) :][:lines_size], mine[room - 4 * half : room]
+    lines[:] = 0
+    places, sides = times(each_row(like), line, 0), each_col(like)
+    blocks = (total + plan.stretch - 1) // plan.stretch
+    for block in range(blocks * share // shares, blocks * (share + 1) // shares):
+        begin = block * plan.stretch
+        end, g = min(begin + plan.stretch, total), begin
+        work[begin:end] = 0
+        while g < end:
+            n = g // high
+            past = min(end, (n + 1) * high)
+            _see(v, lines, half, source, n, g - n * high, past - g, (g - begin) * wide, line, v_step, plan)
+            g = past
+        for k in range(0, plan.few.size, rows):
+            filters = times(rows_at(like, plan.few, k), channels, 0)
+            for e in range(16):
+                these = times(filters, 1, e * u_step)
+                for t in range(0, (end - begin) * wide, width):
+                    acc = _rows_times_columns(like, u, these, 1, v, times(sides, 1, e * v_step + t), line, plan.S)
+                    store(acc, m, times(places, 1, e * m_step + t), sides)
+            g = begin
+            while g < end:
+                n = g // high
+                past = min(end, (n + 1) * high)
+                _show(target, after, m, n, g - n * high, past - g, (g - begin) * wide, line, m_step, work[g:past], k, b, plan)
+                g = past
+
+
+# --- what the engine calls ----------------------------------------------------------------
+
+
+@lru_cache(maxsize=256)
+def _plan(dtype, N, S, T, plane, frame, target, weights, block) -> Plan:
+    """Return the plan."""
+    (H, W), (top, left), (HO, WO), (step, leap, turned) = plane, frame, target, weights
+    few = whole(np.arange(T), tile_shape(dtype).rows)
+    none, line = np.zeros(0, np.int64), np.arange(9)
+    tables = dict.fromkeys(Plan._fields[Plan._fields.index("at"):], none)
+    tables.update(few=few, few_start=few * step, line=line[::-1].copy() if turned else line, stretch=block, leap=leap)
+    return Plan(N, S, T, 1, H, W, 0, 0, 1, 0, top, left, HO * WO, WO, 0, 0, 1, **tables)
+
+
+def correlate(y, pooled, x, w, b, top, left, turned, relu, shares, block=None):
+    """Return which images..."""
+    (N, S, H, W), (_, T, HO, WO) = x.shape, y.shape
+    shape = tile_shape(x.dtype)
+    wide, high = -(-WO // 2), -(-HO // 2)
+    if block is None:
+        most = max(1, ROOM // (16 * S * x.itemsize * wide))
+        block = min(range(1, most+1), key=lambda R: (-(-R*wide // shape.width) / R * 1.0, -R))
+        block = min(block, -(-N * high // shares))
+    weights = (9, T * 9, True) if turned else (S * 9, 9, False)
+    plan = _plan(x.dtype, N, S, T, (H, W), (top, left), (HO, WO), weights, block)
+    plan = plan._replace(relu=int(relu))
+    channels, u_step, tiles, v_step = _steps.py_func(plan, shape.width, shape.lanes)
+    half = wide + 2 * shape.lanes
+    room = 16 * (v_step + shape.rows * (tiles + shape.width) + 16) + 4 * half * (block + 2)
+    flags = -(-N * high // 16) * 16
+    work = workspace(x.dtype, 16 * u_step + flags + shares * max(room, 9 * channels))
+    u, work = work[: 16 * u_step], work[16 * u_step :]
+    y, x, w = (a.reshape(-1) for a in (y, x, w))
+    launch(_filters, shares, u, w, b, b, b, work, plan)
+    launch(_tiles, shares, y, y, x, u, b, work, plan)
+    return np.isnan(work[: N * high].reshape(N, high)).any(1)

@@ -21,6 +21,7 @@ class Layer:
     """
 
     training = True
+    undecayed: tuple[str, ...] = ("bias",)  # parameters that weight decay leaves alone
 
     def __init__(self) -> None:
         self.params: dict[str, Array] = {}

@@ -248,6 +248,8 @@ class BatchNorm2d(Layer):
     number of channels or axes.
     """
 
+    undecayed = "weight", "bias"
+
     shapes = ("(N, C, H, W)",)
 
     def __init__(

@@ -195,6 +195,8 @@ class GroupNorm(Layer):
     num_groups does not divide num_channels, or x has another number of channels.
     """
 
+    undecayed = "weight", "bias"
+
     def __init__(
         self,
         num_groups: int,

@@ -170,6 +170,8 @@ class InstanceNorm2d(Layer):
     1, or an x with another number of channels.
     """
 
+    undecayed = "weight", "bias"
+
     def __init__(
         self,
         num_features: int,

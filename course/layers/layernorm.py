@@ -174,6 +174,8 @@ class LayerNorm(Layer):
     bias alone. Raises ValueError if an axis of normalized_shape is below 1.
     """
 
+    undecayed = "weight", "bias"
+
     def __init__(
         self,
         normalized_shape: int | tuple[int, ...],

@@ -18,8 +18,8 @@ Edges: padding counts as minus infinity and is never the maximum. Of equal pixel
 first one in row-major order wins. NaN beats every number, so that a diverged network
 shows in its loss. A window that sees no pixel at all is an error.
 
-Which pixel is the largest cannot be foreseen, so a branch on it is guessed wrong half of
-the time, and that costs more than all the rest. The faster loops of (1) have no such
+Which pixel is the largest cannot be foreseen, so a branch on it is often guessed wrong,
+and that costs more than all the rest. The faster loops of (1) have no such
 branch: they compute both answers and select one. A plane with a NaN in it they mark, with
 an argmax of -1, and leave to the plain loops.
 

@@ -127,6 +127,8 @@ class PReLU(Layer):
     channels, one for each. Raises TypeError or ValueError for other arguments.
     """
 
+    undecayed = "weight", "bias"
+
     def __init__(
         self, num_parameters: int = 1, init: float = 0.25, *, dtype: Any = np.float32
     ):
