@@ -13,7 +13,6 @@ from course.device import Array
 from course.engine import cpu
 from course.layers import Conv2d, MaxPool2d, ReLU
 from course.layers.base import Layer
-from course.layers.conv2d import conv2d_relu_forward
 
 QUARTERS = {"kernel_size": (2, 2), "stride": (2, 2), "dilation": (1, 1)}
 
@@ -29,16 +28,15 @@ class Fused:
 
     def forward(self, x: Array) -> Array:
         """Return what the layers make of x."""
-        conv, pool = self.conv, self.pool
-        weight, bias = conv.params["weight"], conv.params.get("bias")
-        both = conv2d_relu_forward(x, weight, bias, **conv.window, pool=pool is not None)
+        pool = self.pool
+        both = self.conv.forward_relu(x, pool is not None)
         self.pooled = both is not None and both[1] is not None
         if both is None:
             for layer in self.layers:
                 x = layer.forward(x)
             return x
         y, z = both
-        conv.x, self.relu.x = x, y  # y is above zero where the sum was
+        self.relu.x = y  # it is above zero where the sum was
         if pool is None:
             return y
         if z is None:

@@ -7,6 +7,7 @@ compiled is kept (`course.compiled`): a second run finds all there.
 import argparse
 import gc
 import inspect
+import os
 import signal
 import sys
 import time
@@ -106,8 +107,11 @@ WORKS: dict[str, tuple[Callable, ...]] = {
     "convolution": (
         layer(L.Conv2d, 4, 6, 3, padding=1),
         layer(L.Conv2d, 4, 6, 3, stride=2, groups=2),
+        layer(L.Conv2d, 4, 4, 3, padding=1, groups=4, x=(2, 4, 20, 20)),
         layer(L.Conv2d, 4, 4, 3, padding=1, groups=4),
+        layer(L.Conv2d, 4, 4, 3, stride=2, groups=4),
         layer(L.Linear, 12, 5, x=ROWS),
+        layer(L.Linear, 12, 5, x=(1, 12)),
         layer(L.Conv1d, 4, 6, 3, x=SIGNALS),
         layer(L.ConvTranspose2d, 4, 6, 3, stride=2),
         layer(L.LocallyConnected2d, 4, 3, (7, 6), 3),
@@ -165,7 +169,7 @@ def run_one(name: str, dtype: str) -> int:
 
 def _start() -> None:
     """Prepare a process of the pool."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the first process hears it, and ends us
+    signal.signal(signal.SIGINT, lambda *_: os._exit(130))  # the first process says so
     course.compiled.announce = False  # the bar says it
     gc.disable()  # a tenth of the time, for a process that ends soon
 

@@ -267,6 +267,7 @@ FLOORS = [  # a module imports from lower floors, and from its own package
     ["device"],
     ["engine", "philox"],
     ["layers"],
+    ["fused"],
     [
         *("model", "losses", "optimizers", "schedules", "initial", "regularization"),
         *("data", "information", "checks"),

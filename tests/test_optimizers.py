@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from course import device
+from course.layers import BatchNorm2d
 from course.layers.base import Layer
 from course.optimizers import SGD, Adam
 from tests.layers.test_every_layer import types_within

@@ -162,7 +162,7 @@ def multiply(target, a, b, bias, K, a_steps, b_steps) -> None:
 def linear(y, x, w, b) -> bool:
     """Fill y with x w^T + b; return False, and do nothing, if plain loops do as well."""
     (N, I), x, w, b = x.shape, *(usable(k).reshape(-1) for k in (x, w, b))
-    if N < FEW:
+    if N < FEW or not w.size:
         return False
     multiply(y, x, w, b, I, (I, 1), (1, I))
     return True
@@ -171,7 +171,7 @@ def linear(y, x, w, b) -> bool:
 def linear_backward(dx, dw, dy, x, w) -> bool:
     """Fill dx (unless it is None) with dy w, and dw with dy^T x; or return False."""
     (N, I), (_, O) = x.shape, dy.shape
-    if N < FEW:
+    if N < FEW or not w.size:
         return False
     dy, x, w = (usable(k).reshape(-1) for k in (dy, x, w))
     zero = np.zeros(I, x.dtype)

@@ -54,8 +54,10 @@ from course.engine.cpu import Plan, whole, workspace
 from course.engine.launch import launch
 from course.engine.matmul import _rows_times_columns
 from course.engine.tile import (
+    _call,
     _load,
     _pointer,
+    _splat,
     _store,
     each_col,
     each_lane,
@@ -133,6 +135,65 @@ def _both_sides(matrix):
 _to_u, _to_v, _to_y = (intrinsic(_both_sides(matrix)) for matrix in (G, BT, AT))
 
 
+@intrinsic
+def part(_, b, even, odd, a, i):
+    """Write b[even + l] = a[i + 2*l] and b[odd + l] = a[i + 2*l + 1]."""
+
+    def generate(context, build, signature, arguments):
+        b_array, even, odd, a_array, i = arguments
+        lanes = tile_shape(str(a.dtype)).lanes
+        vector = ir.VectorType(context.get_value_type(a.dtype), lanes)
+        two = [
+            _load(build, vector, _pointer(context, build, a, a_array, place))
+            for place in (i, build.add(i, ir.IntType(64)(lanes)))
+        ]
+        for side, place in enumerate((even, odd)):
+            found = build.shuffle_vector(*two, _order(range(side, 2 * lanes, 2)))
+            _store(build, found, _pointer(context, build, b, b_array, place))
+        return context.get_dummy_value()
+
+    place = types.intp
+    return types.void(b, place, place, a, place), generate
+
+
+@intrinsic
+def join(_, y, i, a, even, odd, spoiled, b, f, floor):
+    """Write y[i + 2*l] = a[even + l] + b[f], then a[odd + l] + b[f]; none below the floor.
+
+    spoiled[l] becomes NaN if one of them is not finite.
+    """
+
+    def generate(context, build, signature, arguments):
+        y_array, i, a_array, even, odd, check, b_array, f, floor = arguments
+        lanes = tile_shape(str(y.dtype)).lanes
+        vector = ir.VectorType(context.get_value_type(y.dtype), lanes)
+        bias = build.load(_pointer(context, build, b, b_array, f))
+        bias, floor = _splat(build, vector, bias), _splat(build, vector, floor)
+        where = _pointer(context, build, spoiled, check, ir.IntType(64)(0))
+        found, two = _load(build, vector, where), []
+        for place in (even, odd):
+            pixels = _load(build, vector, _pointer(context, build, a, a_array, place))
+            pixels = build.fadd(pixels, bias)
+            found = _call(build, "fma", pixels, ir.Constant(vector, None), found)
+            below = build.fcmp_ordered("<=", pixels, floor)
+            two.append(build.select(below, floor, pixels))
+        _store(build, found, where)
+        for half in (0, lanes // 2):
+            order = _order(half + k // 2 + k % 2 * lanes for k in range(lanes))
+            address = _pointer(context, build, y, y_array, build.add(i, ir.IntType(64)(2 * half)))
+            _store(build, build.shuffle_vector(*two, order), address)
+        return context.get_dummy_value()
+
+    place = types.intp
+    return types.void(y, place, a, place, place, spoiled, b, place, y.dtype), generate
+
+
+def _order(places):
+    """Return the constant that tells a shuffle which lanes to take."""
+    places = list(places)
+    return ir.Constant(ir.VectorType(ir.IntType(32), len(places)), places)
+
+
 # --- the loops ----------------------------------------------------------------------------
 
 
@@ -175,13 +236,27 @@ def _filters(u, w, _, __, ___, work, plan, share, shares):
 
 
 @compiled
-def _part(first, second, row):
-    """Write every other number of the row to the one line, the others to the other."""
-    half = row.size // 2
-    for j in range(half):
-        first[j], second[j] = row[2 * j], row[2 * j + 1]
-    if row.size % 2:
-        first[half] = row[row.size - 1]
+def _part(lines, even, odd, source, here, count):
+    """Write a row of pixels to two lines: the first, third, ... and the others."""
+    lanes, half, j = shape_of(zeros(source))[2], count // 2, 0
+    while half >= lanes and j < half:
+        j = min(j, half - lanes)
+        part(lines, even + j, odd + j, source, here + 2 * j)
+        j += lanes
+    while j < half:
+        lines[even + j] = source[here + 2 * j]
+        lines[odd + j] = source[here + 2 * j + 1]
+        j += 1
+    if count % 2:
+        lines[even + half] = source[here + count - 1]
+
+
+@compiled
+def _clear(lines, first, count):
+    """Write zeros."""
+    line, zero = lines[first : first + count], lines.dtype.type(0)
+    for j in range(count):
+        line[j] = zero
 
 
 @compiled
@@ -193,23 +268,21 @@ def _see(v, lines, half, source, n, i, count, slot, line_step, step, plan):
     next row will, or into the gap.
     """
     lanes, wide = shape_of(zeros(v))[2], (plan.columns + 1) // 2
-    odd, skip, a, b, c = plan.left % 2, plan.left // 2, 2 * half, 4 * half, 6 * half
+    even = plan.left // 2 if plan.left % 2 == 0 else half + plan.left // 2
+    odd = half + plan.left // 2 if plan.left % 2 == 0 else plan.left // 2 + 1
+    a, b, c = 2 * half, 4 * half, 6 * half
     seen = (
         *(0, half, 1, half + 1, a, a + half, a + 1, a + half + 1),
         *(b, b + half, b + 1, b + half + 1, c, c + half, c + 1, c + half + 1),
     )
     for c in range(plan.S):
         for r in range(2 * count + 2):
-            h, both = 2 * i + r - plan.top, lines[2 * r * half : 2 * (r + 1) * half]
-            even, others = both[:half], both[half:]
+            h, start = 2 * i + r - plan.top, 2 * r * half
             if 0 <= h < plan.H:
-                row = source[((n * plan.S + c) * plan.H + h) * plan.W :][: plan.W]
-                if odd:
-                    _part(others[skip:], even[skip + 1 :], row)
-                else:
-                    _part(even[skip:], others[skip:], row)
+                here = ((n * plan.S + c) * plan.H + h) * plan.W
+                _part(lines, start + even, start + odd, source, here, plan.W)
             else:
-                both[:] = 0
+                _clear(lines, start, 2 * half)
         for k in range(count):
             there = c * line_step + slot + k * wide
             for j in range(0, wide, lanes):
@@ -218,44 +291,46 @@ def _see(v, lines, half, source, n, i, count, slot, line_step, step, plan):
 
 
 @compiled
-def _interleave(row, even, odd, bias, floor):
-    """Write a row of pixels, none below the floor; return NaN if one is not finite."""
-    half, spoiled = row.size // 2, row.dtype.type(0)
-    for j in range(half):
-        one, two = even[j] + bias, odd[j] + bias
-        spoiled += one * 0 + two * 0
-        row[2 * j] = floor if one <= floor else one
-        row[2 * j + 1] = floor if two <= floor else two
-    if row.size % 2:
-        last = even[half] + bias
-        spoiled += last * 0
-        row[row.size - 1] = floor if last <= floor else last
-    return spoiled
+def _join(target, begin, count, lines, even, odd, spoiled, b, f, floor):
+    """Write a row of pixels from two lines, with the bias, none below the floor."""
+    lanes, half, j = shape_of(zeros(target))[2], count // 2, 0
+    while half >= lanes and j < half:
+        j = min(j, half - lanes)
+        join(target, begin + 2 * j, lines, even + j, odd + j, spoiled, b, f, floor)
+        j += lanes
+    bias, found = b[f], spoiled[0]
+    while j < (count + 1) // 2:
+        one, two = lines[even + j] + bias, lines[odd + j] + bias
+        found += one * 0
+        target[begin + 2 * j] = floor if one <= floor else one
+        if 2 * j + 1 < count:
+            found += two * 0
+            target[begin + 2 * j + 1] = floor if two <= floor else two
+        j += 1
+    spoiled[0] = found
 
 
 @compiled
-def _show(target, lines, m, n, i, count, slot, line_step, step, spoiled, k, b, plan):
+def _show(target, lines, half, m, n, i, count, slot, line_step, step, spoiled, k, b, plan):
     """Compute (4) for `count` rows of tiles of image n and the block k of filters."""
     rows, _, lanes = shape_of(zeros(target))
     wide, high = (plan.columns + 1) // 2, plan.area // plan.columns
-    zero = target.dtype.type(0)
-    floor = zero if plan.relu else target.dtype.type(-np.inf)
-    half = lines.size // 4
+    floor = target.dtype.type(0 if plan.relu else -np.inf)
     for p in range(min(rows, plan.T - k)):
         plane = (n * plan.T + k + p) * plan.area
         for r in range(count):
-            here = p * line_step + slot + r * wide
+            here, y = p * line_step + slot + r * wide, 2 * (i + r)
             for j in range(0, wide, lanes):
-                _to_y(
-                    lines,
-                    (j, half + j, 2 * half + j, 3 * half + j),
-                    m,
-                    times(SIXTEEN, step, here + j),
+                there = (j, half + j, 2 * half + j, 3 * half + j)
+                _to_y(lines, there, m, times(SIXTEEN, step, here + j))
+            begin = plane + y * plan.columns
+            _join(target, begin, plan.columns, lines, 0, half, spoiled, b, k + p, floor)
+            if y + 1 < high:
+                begin += plan.columns
+                _join(
+                    *(target, begin, plan.columns, lines, 2 * half, 3 * half),
+                    *(spoiled, b, k + p, floor),
                 )
-            for s in range(min(2, high - 2 * (i + r))):
-                begin = plane + (2 * (i + r) + s) * plan.columns
-                row, both = target[begin : begin + plan.columns], lines[2 * s * half :]
-                spoiled[r] += _interleave(row, both, both[half:], b[k + p], floor)
 
 
 @compiled
@@ -264,39 +339,41 @@ def _tiles(target, pooled, source, u, b, work, plan, share, shares):
     like = zeros(target)
     rows, width, lanes = shape_of(like)
     high, wide = (plan.area // plan.columns + 1) // 2, (plan.columns + 1) // 2
-    _, u_step, tiles, v_step = _steps(plan, width, lanes)
-    channels, line = u_step // plan.T, tiles + width
+    channels, u_step, tiles, v_step = _steps(plan, width, lanes)
+    line = tiles + width
     m_step, half = rows * line + 16, wide + 2 * lanes
     total = plan.N * high
-    lines_size = 4 * half * (plan.stretch + 1)
-    room = 16 * (v_step + m_step) + lines_size + 4 * half
-    mine = work[(total + 15) // 16 * 16 + share * room :]
-    v, m = mine[: 16 * v_step], mine[16 * v_step : 16 * (v_step + m_step)]
-    lines, after = mine[16 * (v_step + m_step) :][:lines_size], mine[room - 4 * half : room]
-    lines[:] = 0
+    room = 16 * (v_step + m_step) + 4 * half * (plan.stretch + 2)
+    bad = work[: total * lanes]
+    mine = work[total * lanes + share * room :]
+    v, m = mine[: 16 * v_step], mine[16 * v_step :]
+    before = mine[16 * (v_step + m_step) :]
+    after = mine[16 * (v_step + m_step) + 4 * half * (plan.stretch + 1) :]
+    _clear(before, 0, 4 * half * (plan.stretch + 1))
     places, sides = times(each_row(like), line, 0), each_col(like)
     blocks = (total + plan.stretch - 1) // plan.stretch
     for block in range(blocks * share // shares, blocks * (share + 1) // shares):
         begin = block * plan.stretch
         end, g = min(begin + plan.stretch, total), begin
-        work[begin:end] = 0
+        _clear(bad, begin * lanes, (end - begin) * lanes)
         while g < end:
             n = g // high
-            past = min(end, (n + 1) * high)
-            _see(v, lines, half, source, n, g - n * high, past - g, (g - begin) * wide, line, v_step, plan)
+            past, slot = min(end, (n + 1) * high), (g - begin) * wide
+            _see(v, before, half, source, n, g - n * high, past - g, slot, line, v_step, plan)
             g = past
         for k in range(0, plan.few.size, rows):
             filters = times(rows_at(like, plan.few, k), channels, 0)
             for e in range(16):
                 these = times(filters, 1, e * u_step)
                 for t in range(0, (end - begin) * wide, width):
-                    acc = _rows_times_columns(like, u, these, 1, v, times(sides, 1, e * v_step + t), line, plan.S)
+                    columns = times(sides, 1, e * v_step + t)
+                    acc = _rows_times_columns(like, u, these, 1, v, columns, line, plan.S)
                     store(acc, m, times(places, 1, e * m_step + t), sides)
             g = begin
             while g < end:
                 n = g // high
-                past = min(end, (n + 1) * high)
-                _show(target, after, m, n, g - n * high, past - g, (g - begin) * wide, line, m_step, work[g:past], k, b, plan)
+                past, slot = min(end, (n + 1) * high), (g - begin) * wide
+                _show(target, after, half, m, n, g - n * high, past - g, slot, line, m_step, bad[g * lanes :], k, b, plan)
                 g = past
 
 
@@ -329,10 +406,10 @@ def correlate(y, pooled, x, w, b, top, left, turned, relu, shares, block=None):
     channels, u_step, tiles, v_step = _steps.py_func(plan, shape.width, shape.lanes)
     half = wide + 2 * shape.lanes
     room = 16 * (v_step + shape.rows * (tiles + shape.width) + 16) + 4 * half * (block + 2)
-    flags = -(-N * high // 16) * 16
+    flags = N * high * shape.lanes
     work = workspace(x.dtype, 16 * u_step + flags + shares * max(room, 9 * channels))
     u, work = work[: 16 * u_step], work[16 * u_step :]
     y, x, w = (a.reshape(-1) for a in (y, x, w))
     launch(_filters, shares, u, w, b, b, b, work, plan)
     launch(_tiles, shares, y, y, x, u, b, work, plan)
-    return np.isnan(work[: N * high].reshape(N, high)).any(1)
+    return np.isnan(work[:flags].reshape(N, -1)).any(1)

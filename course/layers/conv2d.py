@@ -204,34 +204,6 @@ def conv2d_forward(
     return y
 
 
-def conv2d_relu_forward(
-    x: Array,
-    w: Array,
-    b: Array | None = None,
-    stride: int | Pair = 1,
-    padding: int | Pair | Pads | str = 0,
-    dilation: int | Pair = 1,
-    groups: int = 1,
-    *,
-    pool: bool = False,
-) -> tuple[Array, Array | None] | None:
-    """Return y = relu(conv2d(x)) and, with pool, the 2 x 2 max-pool of y, in one pass.
-
-    None in place of the second if y is too small to be pooled, and in place of both if the
-    engine leaves this geometry to the plain loops. Raises as conv2d_forward does.
-
-    >>> x = np.arange(-4.0, 5.0).reshape(1, 1, 3, 3)
-    >>> y, z = conv2d_relu_forward(x, np.ones((1, 1, 2, 2)), pool=True)
-    >>> y[0, 0], z[0, 0]
-    (array([[0., 0.],
-           [4., 8.]]), array([[8.]]))
-    """
-    x, w, b, y, window = _ready(x, w, b, stride, padding, dilation, groups)
-    N, F, HO, WO = y.shape
-    z = np.empty((N, F, HO // 2, WO // 2), y.dtype) if pool and min(HO, WO) > 1 else None
-    return (y, z) if engine.convolve(y, x, w, b, *window, relu=True, pooled=z) else None
-
-
 def _ready(x, w, b, stride, padding, dilation, groups):
     """Return x, w, b and an empty y, and the window, or say in words what cannot be."""
     x = floats("x", x, "(N, C, H, W)")
@@ -338,6 +310,22 @@ class Conv2d(Layer):
         y = conv2d_forward(x, self.params["weight"], self.params.get("bias"), **self.window)
         self.x = x
         return y
+
+    def forward_relu(self, x: Array, pool: bool) -> tuple[Array, Array | None] | None:
+        """Return y = relu(forward(x)) and, with pool, the 2 x 2 max-pool of y, in one pass.
+
+        None in place of the second if y is too small to be pooled, and in place of both if
+        the engine leaves this geometry to the plain loops.
+        """
+        w, b = self.params["weight"], self.params.get("bias")
+        x, w, b, y, window = _ready(x, w, b, **self.window)
+        N, F, HO, WO = y.shape
+        large = pool and min(HO, WO) > 1
+        z = np.empty((N, F, HO // 2, WO // 2), y.dtype) if large else None
+        if not engine.convolve(y, x, w, b, *window, relu=True, pooled=z):
+            return None
+        self.x = x
+        return y, z
 
     def backward(self, dy: Array, need_dx: bool = True) -> Array:
         x, w = self.remembered("x"), self.params["weight"]
