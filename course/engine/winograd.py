@@ -40,7 +40,7 @@ section 4.1; Winograd, "Arithmetic Complexity of Computations", SIAM 1980.
 """
 
 from functools import lru_cache
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -50,7 +50,7 @@ from numba.extending import intrinsic
 
 from course.compiled import compiled
 from course.device import Array
-from course.engine.cpu import Plan, whole, workspace
+from course.engine.cpu import workspace
 from course.engine.launch import launch
 from course.engine.matmul import _rows_times_columns
 from course.engine.tile import (
@@ -62,8 +62,6 @@ from course.engine.tile import (
     each_col,
     each_lane,
     each_row,
-    lanes_at,
-    rows_at,
     shape_of,
     store,
     tile_shape,
@@ -157,19 +155,19 @@ def part(_, b, even, odd, a, i):
 
 
 @intrinsic
-def join(_, y, i, a, even, odd, spoiled, b, f, floor):
+def join(_, y, i, a, even, odd, spoiled, bad, b, f, floor):
     """Write y[i + 2*l] = a[even + l] + b[f], then a[odd + l] + b[f]; none below the floor.
 
-    spoiled[l] becomes NaN if one of them is not finite.
+    spoiled[bad + l] becomes NaN if one of them is not finite.
     """
 
     def generate(context, build, signature, arguments):
-        y_array, i, a_array, even, odd, check, b_array, f, floor = arguments
+        y_array, i, a_array, even, odd, check, bad, b_array, f, floor = arguments
         lanes = tile_shape(str(y.dtype)).lanes
         vector = ir.VectorType(context.get_value_type(y.dtype), lanes)
         bias = build.load(_pointer(context, build, b, b_array, f))
         bias, floor = _splat(build, vector, bias), _splat(build, vector, floor)
-        where = _pointer(context, build, spoiled, check, ir.IntType(64)(0))
+        where = _pointer(context, build, spoiled, check, bad)
         found, two = _load(build, vector, where), []
         for place in (even, odd):
             pixels = _load(build, vector, _pointer(context, build, a, a_array, place))
@@ -185,7 +183,7 @@ def join(_, y, i, a, even, odd, spoiled, b, f, floor):
         return context.get_dummy_value()
 
     place = types.intp
-    return types.void(y, place, a, place, place, spoiled, b, place, y.dtype), generate
+    return types.void(y, place, a, place, place, spoiled, place, b, place, y.dtype), generate
 
 
 def _order(places):
@@ -197,58 +195,62 @@ def _order(places):
 # --- the loops ----------------------------------------------------------------------------
 
 
-@compiled
-def _steps(plan, width, lanes):
-    """Return the steps through u and v, no multiples of 4 KB, and the tiles in a block.
+class Tiling(NamedTuple):
+    """Sizes, and the steps through u, v and m. "Source" is x (dy for dx), "target" y (dx).
 
-    u is [element][filter][channel], v is [element][channel][tile], m as v but for a few
-    filters; v has a gap behind each row of tiles, for vectors that are longer.
+    u is [element][filter][channel], v is [element][channel][tile], and m is as v, for the
+    few filters of one register tile. No step between elements is a multiple of 4 KB:
+    places so far apart share a place in the first cache.
     """
-    channels = (plan.S + lanes - 1) // lanes * lanes
-    tiles = (plan.stretch * ((plan.columns + 1) // 2) + width - 1) // width * width
-    u_step = plan.T * channels
-    v_step = plan.S * (tiles + width)
-    return channels, u_step + 16, tiles, v_step + 16
+
+    N: int  # images
+    S: int  # channels of the source
+    T: int  # channels of the target
+    H: int  # height and width of a source plane,
+    W: int
+    top: int  # and the zeros above it and before it
+    left: int
+    rows: int  # of pixels in a target plane
+    columns: int
+    relu: int  # 1 if what is below zero becomes zero
+    filter_step: int  # in w, from one channel of the target to the next,
+    channel_step: int  # and from one of the source to the next
+    turned: int  # 1 if filters are turned by half a turn
+    high: int  # rows of tiles in a plane,
+    wide: int  # tiles in a row,
+    block: int  # rows of tiles, of one image or several, that go together
+    row: int  # in u, from one filter to the next
+    u_step: int  # and from one element to the next
+    line: int  # in v and m, from one row to the next; a gap for vectors that end later
+    v_step: int  # and from one element to the next
+    m_step: int
+    half: int  # even columns of a row of the frame; as many odd ones follow
+    room: int  # for v, m and lines
 
 
 @compiled
 def _filters(u, w, _, __, ___, work, plan, share, shares):
-    """Compute (1), u[element][filter][channel]; a share has filters."""
-    like = zeros(u)
-    _, width, lanes = shape_of(like)
-    size, step, _, _ = _steps(plan, width, lanes)
-    g = work[share * 9 * size : (share + 1) * 9 * size]  # [tap][channel]
+    """Compute (1); a share has filters."""
+    numbers = each_lane(zeros(u))
+    lanes, sign = shape_of(zeros(u))[2], 1 - 2 * plan.turned
+    size, first, step = plan.row, plan.turned * 8 * plan.row, sign * plan.row
+    g = work[share * 9 * size :]  # [tap][channel]
     for f in range(plan.T * share // shares, plan.T * (share + 1) // shares):
-        start, c = plan.few_start[f], 0
+        start, c = f * plan.filter_step, 0
         while c < plan.S:
-            t = 0
-            while c + lanes <= plan.S and t + lanes <= 9:
-                rows = times(each_lane(like), plan.leap, start + c * plan.leap + t)
-                transpose(w, rows, g, times(lanes_at(like, plan.line, t), size, c))
+            t, count, here = 0, min(lanes, plan.S - c), start + c * plan.channel_step
+            while count == lanes and t + lanes <= 9:
+                lines = times(numbers, step, first + t * step + c)
+                transpose(w, times(numbers, plan.channel_step, here + t), g, lines)
                 t += lanes
             while t < 9:
-                for l in range(min(lanes, plan.S - c)):
-                    g[plan.line[t] * size + c + l] = w[start + (c + l) * plan.leap + t]
+                for l in range(count):
+                    there = first + t * step + c + l
+                    g[there] = w[here + l * plan.channel_step + t]
                 t += 1
-            there = times(SIXTEEN, step, f * size + c)
+            there = times(SIXTEEN, plan.u_step, f * size + c)
             _to_u(u, there, g, times(NINE, size, c))
             c += lanes
-
-
-@compiled
-def _part(lines, even, odd, source, here, count):
-    """Write a row of pixels to two lines: the first, third, ... and the others."""
-    lanes, half, j = shape_of(zeros(source))[2], count // 2, 0
-    while half >= lanes and j < half:
-        j = min(j, half - lanes)
-        part(lines, even + j, odd + j, source, here + 2 * j)
-        j += lanes
-    while j < half:
-        lines[even + j] = source[here + 2 * j]
-        lines[odd + j] = source[here + 2 * j + 1]
-        j += 1
-    if count % 2:
-        lines[even + half] = source[here + count - 1]
 
 
 @compiled
@@ -260,45 +262,59 @@ def _clear(lines, first, count):
 
 
 @compiled
-def _see(v, lines, half, source, n, i, count, slot, line_step, step, plan):
-    """Compute (2) for `count` rows of tiles of image n: v[element][channel][slot + tile].
+def _part(lines, even, odd, source, here, count):
+    """Write a row of pixels to two lines: the first, third, ... and the others."""
+    lanes, half, j = shape_of(zeros(source))[2], count // 2, 0
+    while half >= lanes and j < half:
+        j = min(j, half - lanes)
+        part(lines, even + j, odd + j, source, here + 2 * j)
+        j += lanes
+    while j < (count + 1) // 2:
+        lines[even + j] = source[here + 2 * j]
+        if 2 * j + 1 < count:
+            lines[odd + j] = source[here + 2 * j + 1]
+        j += 1
+
+
+@compiled
+def _see(v, lines, source, n, i, count, slot, p):
+    """Compute (2) for `count` rows of tiles of image n, from row i on.
 
     Even and odd columns of the frame go to a line each: neighbours there are the same pixel
     of neighbouring tiles. A vector that reaches beyond its row of tiles writes where the
     next row will, or into the gap.
     """
-    lanes, wide = shape_of(zeros(v))[2], (plan.columns + 1) // 2
-    even = plan.left // 2 if plan.left % 2 == 0 else half + plan.left // 2
-    odd = half + plan.left // 2 if plan.left % 2 == 0 else plan.left // 2 + 1
+    lanes, odd, half = shape_of(zeros(v))[2], p.left % 2, p.half
+    even, other = p.left // 2 + odd * half, (p.left + 1) // 2 + (1 - odd) * half
     a, b, c = 2 * half, 4 * half, 6 * half
     seen = (
         *(0, half, 1, half + 1, a, a + half, a + 1, a + half + 1),
         *(b, b + half, b + 1, b + half + 1, c, c + half, c + 1, c + half + 1),
     )
-    for c in range(plan.S):
+    for c in range(p.S):
         for r in range(2 * count + 2):
-            h, start = 2 * i + r - plan.top, 2 * r * half
-            if 0 <= h < plan.H:
-                here = ((n * plan.S + c) * plan.H + h) * plan.W
-                _part(lines, start + even, start + odd, source, here, plan.W)
+            h, start = 2 * i + r - p.top, 2 * r * half
+            if 0 <= h < p.H:
+                here = ((n * p.S + c) * p.H + h) * p.W
+                _part(lines, start + even, start + other, source, here, p.W)
             else:
                 _clear(lines, start, 2 * half)
         for k in range(count):
-            there = c * line_step + slot + k * wide
-            for j in range(0, wide, lanes):
+            there = c * p.line + slot + k * p.wide
+            for j in range(0, p.wide, lanes):
                 here = times(seen, 1, 4 * k * half + j)
-                _to_v(v, times(SIXTEEN, step, there + j), lines, here)
+                _to_v(v, times(SIXTEEN, p.v_step, there + j), lines, here)
 
 
 @compiled
-def _join(target, begin, count, lines, even, odd, spoiled, b, f, floor):
+def _join(target, begin, count, lines, even, odd, spoiled, bad, b, f, floor):
     """Write a row of pixels from two lines, with the bias, none below the floor."""
     lanes, half, j = shape_of(zeros(target))[2], count // 2, 0
     while half >= lanes and j < half:
         j = min(j, half - lanes)
-        join(target, begin + 2 * j, lines, even + j, odd + j, spoiled, b, f, floor)
+        join(target, begin + 2 * j, lines, even + j, odd + j, spoiled, bad, b, f, floor)
         j += lanes
-    bias, found = b[f], spoiled[0]
+    bias, found = b[f], spoiled[bad]
     while j < (count + 1) // 2:
         one, two = lines[even + j] + bias, lines[odd + j] + bias
         found += one * 0
@@ -307,108 +323,107 @@ def _join(target, begin, count, lines, even, odd, spoiled, b, f, floor):
             found += two * 0
             target[begin + 2 * j + 1] = floor if two <= floor else two
         j += 1
-    spoiled[0] = found
+    spoiled[bad] = found
 
 
 @compiled
-def _show(target, lines, half, m, n, i, count, slot, line_step, step, spoiled, k, b, plan):
-    """Compute (4) for `count` rows of tiles of image n and the block k of filters."""
+def _show(target, lines, m, n, i, count, slot, spoiled, bad, k, b, p):
+    """Compute (4) for `count` rows of tiles of image n and filters from k on."""
     rows, _, lanes = shape_of(zeros(target))
-    wide, high = (plan.columns + 1) // 2, plan.area // plan.columns
-    floor = target.dtype.type(0 if plan.relu else -np.inf)
-    for p in range(min(rows, plan.T - k)):
-        plane = (n * plan.T + k + p) * plan.area
-        for r in range(count):
-            here, y = p * line_step + slot + r * wide, 2 * (i + r)
-            for j in range(0, wide, lanes):
+    floor, half = target.dtype.type(0 if p.relu else -np.inf), p.half
+    for f in range(k, min(k + rows, p.T)):
+        plane = (n * p.T + f) * p.rows
+        for r in range(i, i + count):
+            here, spot = (f - k) * p.line + slot + (r - i) * p.wide, bad + (r - i) * lanes
+            for j in range(0, p.wide, lanes):
                 there = (j, half + j, 2 * half + j, 3 * half + j)
-                _to_y(lines, there, m, times(SIXTEEN, step, here + j))
-            begin = plane + y * plan.columns
-            _join(target, begin, plan.columns, lines, 0, half, spoiled, b, k + p, floor)
-            if y + 1 < high:
-                begin += plan.columns
+                _to_y(lines, there, m, times(SIXTEEN, p.m_step, here + j))
+            for s in range(min(2, p.rows - 2 * r)):
+                begin, even = (plane + 2 * r + s) * p.columns, 2 * s * half
                 _join(
-                    *(target, begin, plan.columns, lines, 2 * half, 3 * half),
-                    *(spoiled, b, k + p, floor),
+                    *(target, begin, p.columns, lines, even, even + half),
+                    *(spoiled, spot, b, f, floor),
                 )
 
 
 @compiled
-def _tiles(target, pooled, source, u, b, work, plan, share, shares):
-    """Compute (2) to (4); a share has blocks of rows of tiles, those of all images."""
-    like = zeros(target)
-    rows, width, lanes = shape_of(like)
-    high, wide = (plan.area // plan.columns + 1) // 2, (plan.columns + 1) // 2
-    channels, u_step, tiles, v_step = _steps(plan, width, lanes)
-    line = tiles + width
-    m_step, half = rows * line + 16, wide + 2 * lanes
-    total = plan.N * high
-    room = 16 * (v_step + m_step) + 4 * half * (plan.stretch + 2)
-    bad = work[: total * lanes]
-    mine = work[total * lanes + share * room :]
-    v, m = mine[: 16 * v_step], mine[16 * v_step :]
-    before = mine[16 * (v_step + m_step) :]
-    after = mine[16 * (v_step + m_step) + 4 * half * (plan.stretch + 1) :]
-    _clear(before, 0, 4 * half * (plan.stretch + 1))
-    places, sides = times(each_row(like), line, 0), each_col(like)
-    blocks = (total + plan.stretch - 1) // plan.stretch
-    for block in range(blocks * share // shares, blocks * (share + 1) // shares):
-        begin = block * plan.stretch
-        end, g = min(begin + plan.stretch, total), begin
-        _clear(bad, begin * lanes, (end - begin) * lanes)
-        while g < end:
-            n = g // high
-            past, slot = min(end, (n + 1) * high), (g - begin) * wide
-            _see(v, before, half, source, n, g - n * high, past - g, slot, line, v_step, plan)
-            g = past
-        for k in range(0, plan.few.size, rows):
-            filters = times(rows_at(like, plan.few, k), channels, 0)
-            for e in range(16):
-                these = times(filters, 1, e * u_step)
-                for t in range(0, (end - begin) * wide, width):
-                    columns = times(sides, 1, e * v_step + t)
-                    acc = _rows_times_columns(like, u, these, 1, v, columns, line, plan.S)
-                    store(acc, m, times(places, 1, e * m_step + t), sides)
-            g = begin
-            while g < end:
-                n = g // high
-                past, slot = min(end, (n + 1) * high), (g - begin) * wide
-                _show(target, after, half, m, n, g - n * high, past - g, slot, line, m_step, bad[g * lanes :], k, b, plan)
-                g = past
+def _products(m, u, v, k, count, p):
+    """Compute (3) for a few filters from k on and so many tiles."""
+    like = zeros(m)
+    sides, filters = each_col(like), times(each_row(like), p.row, k * p.row)
+    _, width, _ = shape_of(like)
+    for e in range(16):
+        these, places = (
+            times(filters, 1, e * p.u_step),
+            times(each_row(like), p.line, e * p.m_step),
+        )
+        for t in range(0, count, width):
+            tiles = times(sides, 1, e * p.v_step + t)
+            acc = _rows_times_columns(like, u, these, 1, v, tiles, p.line, p.S)
+            store(acc, m, times(places, 1, t), sides)
+
+
+@compiled
+def _tiles(target, pooled, source, u, b, work, p, share, shares):
+    """Compute (2) to (4); a share has blocks of rows of tiles, of all images."""
+    rows, _, lanes = shape_of(zeros(target))
+    total = p.N * p.high
+    mine = work[(total * lanes + 15) // 16 * 16 + share * p.room :]
+    v, m, lines = mine, mine[16 * p.v_step :], mine[16 * (p.v_step + p.m_step) :]
+    blocks = (total + p.block - 1) // p.block
+    first, past = blocks * share // shares * p.block, blocks * (share + 1) // shares * p.block
+    _clear(lines, 0, 4 * p.half * (p.block + 1))
+    _clear(work, first * lanes, (min(past, total) - first) * lanes)
+    for begin in range(first, past, p.block):
+        end = min(begin + p.block, total)
+        for n in range(begin // p.high, (end - 1) // p.high + 1):
+            g = max(begin, n * p.high)
+            count, slot = min(end, (n + 1) * p.high) - g, (g - begin) * p.wide
+            _see(v, lines, source, n, g - n * p.high, count, slot, p)
+        for k in range(0, p.T, rows):
+            _products(m, u, v, k, (end - begin) * p.wide, p)
+            for n in range(begin // p.high, (end - 1) // p.high + 1):
+                g = max(begin, n * p.high)
+                count, slot = min(end, (n + 1) * p.high) - g, (g - begin) * p.wide
+                after = lines[4 * p.half * (p.block + 1) :]
+                _show(target, after, m, n, g - n * p.high, count, slot, work, g * lanes, k, b, p)
 
 
 # --- what the engine calls ----------------------------------------------------------------
 
 
 @lru_cache(maxsize=256)
-def _plan(dtype, N, S, T, plane, frame, target, weights, block) -> Plan:
-    """Return the plan."""
-    (H, W), (top, left), (HO, WO), (step, leap, turned) = plane, frame, target, weights
-    few = whole(np.arange(T), tile_shape(dtype).rows)
-    none, line = np.zeros(0, np.int64), np.arange(9)
-    tables = dict.fromkeys(Plan._fields[Plan._fields.index("at"):], none)
-    tables.update(few=few, few_start=few * step, line=line[::-1].copy() if turned else line, stretch=block, leap=leap)
-    return Plan(N, S, T, 1, H, W, 0, 0, 1, 0, top, left, HO * WO, WO, 0, 0, 1, **tables)
+def _tiling(dtype, N, S, T, H, W, top, left, rows, columns, turned, relu, shares, block):
+    """Return the plan, and the numbers in u."""
+    shape = tile_shape(dtype)
+    high, wide = -(-rows // 2), -(-columns // 2)
+    if not block:
+        most = max(1, ROOM // (16 * S * dtype.itemsize * wide))
+        most = max(1, min(most, -(-N * high // shares)))
+        block = min(range(1, most + 1), key=lambda k: (-(-k * wide // shape.width) / k, -k))
+    row = -(-S // 16) * 16
+    u_step = -(-T // shape.rows) * shape.rows * row + 16
+    line = (-(-block * wide // shape.width) + 1) * shape.width
+    line = -(-line // 16) * 16
+    v_step, m_step, half = S * line + 16, shape.rows * line + 16, wide + 2 * shape.lanes
+    half = -(-half // 8) * 8
+    room = 16 * (v_step + m_step) + 4 * half * (block + 2)
+    steps = (9, T * 9) if turned else (S * 9, 9)
+    return Tiling(
+        *(N, S, T, H, W, top, left, rows, columns, relu, *steps, turned),
+        *(high, wide, block, row, u_step, line, v_step, m_step, half, -(-room // 16) * 16),
+    )
 
 
-def correlate(y, pooled, x, w, b, top, left, turned, relu, shares, block=None):
+def correlate(y, pooled, x, w, b, top, left, turned, relu, shares, block=0):
     """Return which images..."""
-    (N, S, H, W), (_, T, HO, WO) = x.shape, y.shape
-    shape = tile_shape(x.dtype)
-    wide, high = -(-WO // 2), -(-HO // 2)
-    if block is None:
-        most = max(1, ROOM // (16 * S * x.itemsize * wide))
-        block = min(range(1, most+1), key=lambda R: (-(-R*wide // shape.width) / R * 1.0, -R))
-        block = min(block, -(-N * high // shares))
-    weights = (9, T * 9, True) if turned else (S * 9, 9, False)
-    plan = _plan(x.dtype, N, S, T, (H, W), (top, left), (HO, WO), weights, block)
-    plan = plan._replace(relu=int(relu))
-    channels, u_step, tiles, v_step = _steps.py_func(plan, shape.width, shape.lanes)
-    half = wide + 2 * shape.lanes
-    room = 16 * (v_step + shape.rows * (tiles + shape.width) + 16) + 4 * half * (block + 2)
-    flags = N * high * shape.lanes
-    work = workspace(x.dtype, 16 * u_step + flags + shares * max(room, 9 * channels))
-    u, work = work[: 16 * u_step], work[16 * u_step :]
+    (N, S, H, W), (_, T, rows, columns), lanes = x.shape, y.shape, tile_shape(x.dtype).lanes
+    sizes = N, S, T, H, W, top, left, rows, columns
+    plan = _tiling(x.dtype, *sizes, int(turned), int(relu), shares, block)
+    flags = N * plan.high * lanes
+    needed = -(-flags // 16) * 16 + shares * max(plan.room, 9 * plan.row)
+    work = workspace(x.dtype, 16 * plan.u_step + needed)
+    u, work = work[: 16 * plan.u_step], work[16 * plan.u_step :]
     y, x, w = (a.reshape(-1) for a in (y, x, w))
     launch(_filters, shares, u, w, b, b, b, work, plan)
     launch(_tiles, shares, y, y, x, u, b, work, plan)

@@ -4,6 +4,7 @@ The oracle is NumPy in float64 and shares no line with the course. `check` runs 
 with every array fenced in: nothing outside an array may be written, nor change a result.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from course.engine import cpu
+from course.engine import cpu, tile
 
 FENCE = 160  # numbers on either side of an array: more than any vector reaches
 SENTINEL = -12345.0
@@ -211,15 +212,20 @@ def spied(used: list[str], real: Any) -> Any:
     return launch
 
 
-def main() -> None:
-    """Check all cases in this process, in float32, and print the loops that ran."""
+def main(*unit: str) -> None:
+    """Check all cases in this process, in float32, and print the loops that ran.
+
+    `unit`, if given, is the vector unit to compile for: bytes in a register, registers.
+    """
     used: list[str] = []
+    if unit:
+        tile.vector_unit = lambda: tuple(map(int, unit))
     cpu.launch = spied(used, cpu.launch)
     for case in CASES.values():
         numbers = arrays(case, np.float32)
         compare(run(case, *numbers), case, *numbers)
-    print(*sorted(set(used)))
+    print(*tile.tile_shape(np.dtype(np.float32)), *sorted(set(used)))
 
 
 if __name__ == "__main__":
-    main()
+    main(*sys.argv[1:])

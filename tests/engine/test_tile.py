@@ -7,6 +7,7 @@ the loops: the vectors of a tile need not lie side by side.
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -335,7 +336,7 @@ def test_the_vector_unit_is_that_of_the_machine_compiled_for(name, features, uni
 
 
 def test_every_word_is_tested():
-    source = open(__file__, encoding="utf-8").read()
+    source = Path(__file__).read_text(encoding="utf-8")
     words = [k for k, v in vars(tile).items() if type(v).__name__ == "_Intrinsic"]
     assert len(words) > 15
     for word in words:

@@ -4,6 +4,7 @@ import importlib
 import os
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -304,6 +305,12 @@ def test_activations_take_any_shape(make, shape, rng):
 
 def types_within(loops, *arguments):
     """Return the type of every variable of compiled loops, as numba infers them."""
+    return inferred(loops.py_func, tuple(map(typeof, arguments)))
+
+
+@cache
+def inferred(function, kinds):
+    """Return the types for arguments of these kinds; many rows have the same."""
     found = {}
 
     def stop(self, state):
@@ -312,7 +319,7 @@ def types_within(loops, *arguments):
 
     with pytest.MonkeyPatch.context() as patch, pytest.raises(NotImplementedError):
         patch.setattr(NativeLowering, "run_pass", stop)
-        njit(loops.py_func).compile(tuple(map(typeof, arguments)))
+        njit(function).compile(kinds)
     return {str(kind) for kind in found.values()}
 
 
