@@ -49,18 +49,19 @@ def user_cache() -> Path:
 
 
 @cache
-def _read(path: Path, changed: int) -> tuple[str, list[Path]]:
-    """Return the SHA-256 of a file, and the files of the course that it may import."""
-    source = path.read_text(encoding="utf-8")
+def _read(path: str, changed: int) -> tuple[str, list[str]]:
+    """Return the SHA-256 of a file, and the files of the course that it imports."""
+    source = Path(path).read_text(encoding="utf-8")
     found = []
     for module, names in IMPORT.findall(source):
         place = PACKAGE.parent.joinpath(*module.split("."))
         found += [place.with_suffix(".py"), place / "__init__.py"]
         found += [place / f"{name}.py" for name in re.findall(r"\w+", names)]
-    return hashlib.sha256(source.encode()).hexdigest(), found
+    imported = [str(file) for file in found if file.is_file()]
+    return hashlib.sha256(source.encode()).hexdigest(), imported
 
 
-def fingerprint(path: Path) -> str:
+def fingerprint(path: str) -> str:
     """Return the SHA-256 of what decides on a file's machine code.
 
     That is the file, every file of the course that it imports, those that they import,
@@ -69,8 +70,8 @@ def fingerprint(path: Path) -> str:
     digests, todo = {}, [path]
     while todo:
         path = todo.pop()
-        if path not in digests and path.is_file():
-            digests[path], imported = _read(path, path.stat().st_mtime_ns)
+        if path not in digests:
+            digests[path], imported = _read(path, os.stat(path).st_mtime_ns)
             todo += imported
     text = f"{numba.__version__} {config.BOUNDSCHECK} {sorted(digests.values())}"
     return hashlib.sha256(text.encode()).hexdigest()
@@ -147,12 +148,24 @@ class Cache(FunctionCache):
     misses = 0
 
     def __init__(self, function: Callable):
-        super().__init__(function)
-        version = fingerprint(Path(function.__code__.co_filename))
-        self._cache_file = Files(self._cache_path, self._impl.filename_base, version)
+        self.function = function
+        self.version = fingerprint(function.__code__.co_filename)  # before anybody edits it
+        self._cache_path = str(FOLDER)
+
+    def open(self) -> None:
+        """Make sure that there is a place on disk; before the first call it is not needed."""
+        if "_impl" in self.__dict__:
+            return
+        theirs, config.CACHE_DIR = config.CACHE_DIR, str(FOLDER)
+        try:
+            super().__init__(self.function)
+        finally:
+            config.CACHE_DIR = theirs  # a notebook's own functions are not our business
+        self._cache_file = Files(self._cache_path, self._impl.filename_base, self.version)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return machine code from disk, or None, and say that this takes a while."""
+        self.open()
         with _blas_later():
             found = super().load_overload(sig, target_context)
         if found is None:
@@ -216,9 +229,5 @@ def compiled(function: Callable | None = None, **options: Any) -> Callable:
     choices["no_cfunc_wrapper"] = True  # nobody calls loops from C; compiles faster
     loops = njit(**choices | options)(function)
     if ours and FOLDER is not None and not config.DISABLE_JIT:
-        theirs, config.CACHE_DIR = config.CACHE_DIR, str(FOLDER)
-        try:
-            loops._cache = Cache(function)
-        finally:
-            config.CACHE_DIR = theirs  # a notebook's own functions are not our business
+        loops._cache = Cache(function)
     return loops

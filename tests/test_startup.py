@@ -102,6 +102,7 @@ for module in pkgutil.walk_packages(course.__path__, "course."):
         importlib.import_module(module.name)
 for loops in gc.get_objects():
     if isinstance(loops, Dispatcher) and loops.__module__.startswith("course."):
+        loops._cache.open()
         print(f"{loops.__module__}.{loops.__name__}", loops._cache._cache_file.name)
 """
     out, _ = run(warmed, "-W", "ignore", "-c", program)

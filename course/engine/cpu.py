@@ -33,6 +33,7 @@ from threading import local
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from course.compiled import compiled
 from course.device import Array, get_threads
@@ -70,10 +71,12 @@ STRETCH = 256  # pixels whose dy stays in the first cache while the taps of dw g
 
 
 class Plan(NamedTuple):
-    """Where a convolution finds what it multiplies: sizes, and tables of places.
+    """Where a convolution finds what it multiplies: sizes, and places of tables.
 
     "Source" is what the windows slide over (x; dy for dx), "target" what is summed (y; dx).
-    Tables are filled up to whole tiles with their last entry.
+    A plan is kept as one array of integers, `table`: first these numbers, then the tables,
+    which are filled up to whole tiles with their last entry. So table[plan.at + k] is where
+    window k begins.
     """
 
     N: int  # images
@@ -86,6 +89,7 @@ class Plan(NamedTuple):
     CS: int  # and from one channel to the next
     framed: int  # 0 if there is no frame, and the source is read where it is
     image: int  # numbers in an image with its frame
+    room: int  # and some more, to a whole cache line: what a frame takes of the workspace
     top: int  # where the plane begins in it
     left: int
     area: int  # numbers in a target plane
@@ -93,38 +97,67 @@ class Plan(NamedTuple):
     relu: int  # 1 if what is below zero becomes zero
     pool: int  # 1 if the largest of every 2 x 2 goes to a second target
     shards: int  # fixed shares of the batch that dw is summed over
-    at: Array  # where the window of each target pixel begins, in a framed plane
-    near: Array  # the taps near to past - 1 of its window reach the plane; the others see
-    past: Array  # its frame above or below
-    run: Array  # the same three for vectors of neighbouring pixels,
-    run_to: Array  # and where each is in a target plane
-    run_near: Array
-    run_past: Array
-    tap: Array  # how far each tap lies behind the window's begin, one row of taps after the
-    weight: Array  # other; and its weight behind the filter's first
-    ordered: Array  # `tap` in the order of w
-    line: Array  # which tap each weight of a filter belongs to; one too far if to none
     stretch: int  # in w so many weights of a filter lie side by side,
     leap: int  # and the next ones so far behind
-    few: Array  # target channels, in blocks of tile rows that share a group,
-    few_start: Array  # and where the weights of each begin
-    many: Array  # the same in panels of tile widths
-    many_start: Array
+    windows: int  # entries of `at`, `near`, `past`
+    at: int  # where the window of each target pixel begins, in a framed plane
+    near: int  # the taps near to past - 1 of its window reach the plane; the others see
+    past: int  # its frame above or below
+    vectors: int  # entries of `run` to `run_past`
+    run: int  # the same three for vectors of neighbouring pixels,
+    run_to: int  # and where each is in a target plane
+    run_near: int
+    run_past: int
+    taps: int  # entries of `tap` and `weight`
+    tap: int  # how far each tap lies behind the window's begin, one row of taps after the
+    weight: int  # other; and its weight behind the filter's first
+    ordered: int  # `tap` in the order of w
+    weights: int  # entries of `line`
+    line: int  # which tap each weight of a filter belongs to; one too far if to none
+    fews: int  # entries of `few` and `few_start`
+    few: int  # target channels, in blocks of tile rows that share a group,
+    few_start: int  # and where the weights of each begin
+    manys: int  # entries of `many` and `many_start`
+    many: int  # the same in panels of tile widths
+    many_start: int
+
+
+SIZES = len(Plan._fields)
 
 
 # --- the loops ----------------------------------------------------------------------------
 
 
 @compiled
-def _frame(framed, source, n, plan):
+def read(table):
+    """Return the sizes of the plan."""
+    return Plan(*to_fixed_tuple(table, SIZES))
+
+
+@compiled
+def _frame(framed, start, source, n, plan):
     """Copy image n of the source into its frame; the zeros around it stay."""
     for c in range(plan.S):
         for h in range(plan.H):
-            there = c * plan.CS + (h + plan.top) * plan.RS + plan.left
+            there = start + c * plan.CS + (h + plan.top) * plan.RS + plan.left
             here = ((n * plan.S + c) * plan.H + h) * plan.W
             row, pixels = framed[there : there + plan.W], source[here : here + plan.W]
             for q in range(plan.W):
                 row[q] = pixels[q]
+
+
+@compiled
+def _clear(numbers, first, past):
+    """Set the numbers first to past - 1 to zero."""
+    cleared = numbers[first:past]
+    for k in range(cleared.size):
+        cleared[k] = 0
+
+
+@compiled
+def _channels(channel, plan):
+    """Return where the source channels of a target channel's group begin."""
+    return channel // (plan.T // plan.G) * (plan.S // plan.G) * plan.CS
 
 
 @compiled
@@ -136,55 +169,64 @@ def _filters_times_pixels(acc, w, filters, weights, framed, pixels, begin, taps)
 
 
 @compiled
-def _pixels_times_filters(acc, framed, windows, begin, taps, packed, sides, panel):
+def _pixels_times_filters(acc, framed, windows, begin, taps, packed, panel):
     """Add the products of pixels x neighbouring filters over the taps."""
-    _, width, _ = shape_of(acc)
+    sides, (_, width, _) = each_col(acc), shape_of(acc)
     for t in range(taps.size):
         acc = outer(acc, framed, windows, begin + taps[t], packed, sides, panel + t * width)
     return acc
 
 
 @compiled
-def _taps_times_filters(acc, framed, taps, windows, turned, sides):
+def _taps_times_filters(acc, framed, taps, windows, turned, start):
     """Add the products of taps x neighbouring filters over the windows."""
-    _, width, _ = shape_of(acc)
+    sides, (_, width, _) = each_col(acc), shape_of(acc)
     for p in range(windows.size):
-        acc = outer(acc, framed, taps, windows[p], turned, sides, p * width)
+        acc = outer(acc, framed, taps, windows[p], turned, sides, start + p * width)
     return acc
 
 
 @compiled
-def _along_pixels(target, pooled, source, w, b, work, plan, share, shares):
+def _filters_times_taps(acc, spread, places, framed, begins, runs):
+    """Add the products of filters x taps over vectors of pixels."""
+    lanes = shape_of(acc)[2]
+    for v in range(runs.size):
+        acc = inner(acc, spread, places, v * lanes, framed, begins, runs[v])
+    return acc
+
+
+@compiled
+def _along_pixels(target, pooled, source, w, b, work, table, share, shares):
     """Sum over taps, tiles of filters x neighbouring pixels; a share has (image, block)."""
-    like, image = zeros(target), plan.image
-    rows, _, _ = shape_of(like)
-    blocks = plan.few.size // rows
-    items, bare = plan.N * blocks, not plan.framed
-    frame = work[share * ((image + 15) // 16 * 16 + SLACK) :]
-    if not bare:
-        frame[:image] = 0
-    framed, framed_image = (source if bare else frame), -1
+    plan, like = read(table), zeros(target)
+    rows = shape_of(like)[0]
+    blocks, frame, framed_image = plan.fews // rows, share * plan.room, -1
+    if plan.framed:
+        _clear(work, frame, frame + plan.image)
+    framed, items = work if plan.framed else source, plan.N * blocks
     for item in range(items * share // shares, items * (share + 1) // shares):
         n, k = divmod(item, blocks)
-        if n != framed_image and not bare:
-            _frame(frame, source, n, plan)
+        if n != framed_image and plan.framed:
+            _frame(work, frame, source, n, plan)
         framed_image = n
-        filters = rows_at(like, plan.few, k * rows)
-        weights = rows_at(like, plan.few_start, k * rows)
+        filters = rows_at(like, table, plan.few + k * rows)
+        weights = rows_at(like, table, plan.few_start + k * rows)
         planes = times(filters, plan.area, n * plan.T * plan.area)
-        group = plan.few[k * rows] // (plan.T // plan.G)
-        begin = group * (plan.S // plan.G) * plan.CS + n * image * bare
-        for v in range(0, plan.run.size, 2):
-            pixels, places = cols_at(like, plan.run, v), cols_at(like, plan.run_to, v)
-            near = min(plan.run_near[v], plan.run_near[v + 1])
-            past = max(plan.run_past[v], plan.run_past[v + 1])
+        begin = frame if plan.framed else n * plan.image
+        begin += _channels(table[plan.few + k * rows], plan)
+        for v in range(0, plan.vectors, 2):
+            pixels = cols_at(like, table, plan.run + v)
+            places = cols_at(like, table, plan.run_to + v)
+            near = min(table[plan.run_near + v], table[plan.run_near + v + 1])
+            past = max(table[plan.run_past + v], table[plan.run_past + v + 1])
             acc = splat(like, b, filters)
             for first in range(near, past, CHUNK):
                 if first > near:
                     store(acc, target, planes, places)
                     acc = like
                 last = min(first + CHUNK, past)
-                taps, these = plan.tap[first:last], plan.weight[first:last]
+                taps = table[plan.tap + first : plan.tap + last]
+                these = table[plan.weight + first : plan.weight + last]
                 acc = _filters_times_pixels(
                     acc, w, weights, these, framed, pixels, begin, taps
                 )
@@ -194,91 +236,221 @@ def _along_pixels(target, pooled, source, w, b, work, plan, share, shares):
                 acc = positive(acc)
             store(acc, target, planes, places)
         if plan.pool:
-            _pool(pooled, target, plan.few[k * rows : (k + 1) * rows], n, plan)
+            last = table[plan.few + k * rows + rows - 1]
+            _pool(pooled, target, table[plan.few + k * rows], last, n, plan)
 
 
 @compiled
-def _pack(packed, w, b, _, __, work, plan, share, shares):
+def _pack(packed, w, b, _, __, work, table, share, shares):
     """Put the biases, and the weights of each tap, side by side; a share has panels."""
-    like = zeros(packed)
+    plan, like = read(table), zeros(packed)
     _, width, lanes = shape_of(like)
-    panels, lines = plan.many.size // width, plan.tap.size + 2
+    panels, lines = plan.manys // width, plan.taps + 2
     for k in range(panels * share // shares, panels * (share + 1) // shares):
-        panel, start = k * lines * width, plan.many_start[k * width : (k + 1) * width]
         for l in range(width):
-            packed[panel + l] = b[plan.many[k * width + l]]
+            packed[k * lines * width + l] = b[table[plan.many + k * width + l]]
         for half in range(0, width, lanes):
-            there = panel + width + half
-            filters = lanes_at(like, start, half)
-            t, past = 0, plan.stretch
-            for s in range(plan.line.size // plan.stretch):
-                while t < past:
-                    here = s * (plan.leap - plan.stretch) + t
-                    if t + lanes <= past:
-                        line = times(lanes_at(like, plan.line, t), width, there)
-                        transpose(w, times(filters, 1, here), packed, line)
-                        t += lanes
-                    else:
-                        for l in range(lanes):
-                            packed[there + plan.line[t] * width + l] = w[
-                                start[half + l] + here
-                            ]
-                        t += 1
-                past += plan.stretch
+            there, start = (
+                (k * lines + 1) * width + half,
+                plan.many_start + k * width + half,
+            )
+            filters = lanes_at(like, table, start)
+            t, past, skipped = 0, plan.stretch, 0
+            while t < plan.weights:
+                if t + lanes <= past:
+                    line = times(lanes_at(like, table, plan.line + t), width, there)
+                    transpose(w, times(filters, 1, skipped + t), packed, line)
+                    t += lanes
+                else:
+                    line = there + table[plan.line + t] * width
+                    for l in range(lanes):
+                        packed[line + l] = w[table[start + l] + skipped + t]
+                    t += 1
+                if t == past:
+                    past, skipped = past + plan.stretch, skipped + plan.leap - plan.stretch
 
 
 @compiled
-def _along_filters(target, pooled, source, packed, _, work, plan, share, shares):
+def _along_filters(target, pooled, source, packed, _, work, table, share, shares):
     """Sum over taps, tiles of pixels x neighbouring filters; a share has (image, panel)."""
-    like, image = zeros(target), plan.image
+    plan, like = read(table), zeros(target)
     rows, width, _ = shape_of(like)
-    panels, lines = plan.many.size // width, plan.tap.size + 2
-    items, bare = plan.N * panels, not plan.framed
-    mine = work[share * ((image + 15) // 16 * 16 + SLACK + BLOCK * width) :]
-    sums, frame = mine[: BLOCK * width], mine[BLOCK * width :]
-    if not bare:
-        frame[:image] = 0
-    framed, framed_image = (source if bare else frame), -1
-    sides, stack = each_col(like), times(each_row(like), width, 0)
+    panels, lines, framed_image = plan.manys // width, plan.taps + 2, -1
+    sums = share * (plan.room + BLOCK * width)
+    frame = sums + BLOCK * width
+    if plan.framed:
+        _clear(work, frame, frame + plan.image)
+    framed, items = work if plan.framed else source, plan.N * panels
+    sides, stack = each_col(like), times(each_row(like), width, sums)
     for item in range(items * share // shares, items * (share + 1) // shares):
         n, k = divmod(item, panels)
-        if n != framed_image and not bare:
-            _frame(frame, source, n, plan)
+        if n != framed_image and plan.framed:
+            _frame(work, frame, source, n, plan)
         framed_image = n
-        many = plan.many[k * width : (k + 1) * width]
-        group = many[0] // (plan.T // plan.G)
-        begin = group * (plan.S // plan.G) * plan.CS + n * image * bare
-        panel = k * lines * width
+        many, panel = plan.many + k * width, k * lines * width
+        begin = frame if plan.framed else n * plan.image
+        begin += _channels(table[many], plan)
         for block in range(0, plan.area, BLOCK):
             count = min(BLOCK, plan.area - block)
-            for first in range(0, plan.tap.size, CHUNK):
+            for first in range(0, plan.taps, CHUNK):
                 for p in range(0, count, rows):
                     this, last = block + p, block + p + rows - 1
-                    near = max(first, min(plan.near[this], plan.near[last]))
-                    past = min(first + CHUNK, max(plan.past[this], plan.past[last]))
-                    windows, here = rows_at(like, plan.at, this), times(stack, 1, p * width)
+                    near = min(table[plan.near + this], table[plan.near + last])
+                    past = max(table[plan.past + this], table[plan.past + last])
+                    near, past = max(first, near), min(first + CHUNK, past)
+                    windows = rows_at(like, table, plan.at + this)
+                    here = times(stack, 1, p * width)
+                    acc = like
                     if first == 0:
                         acc = load(like, packed, times(windows, 0, panel), sides)
-                    else:
-                        acc = like
-                    line, taps = panel + (near + 1) * width, plan.tap[near:past]
+                    line, taps = (
+                        panel + (near + 1) * width,
+                        table[plan.tap + near : plan.tap + past],
+                    )
                     acc = _pixels_times_filters(
-                        acc, framed, windows, begin, taps, packed, sides, line
+                        acc, framed, windows, begin, taps, packed, line
                     )
                     if first > 0:
-                        acc = plus(acc, sums, here, sides)
-                    store(acc, sums, here, sides)
-            _unpack(target, n, block, count, sums, many, plan)
+                        acc = plus(acc, work, here, sides)
+                    store(acc, work, here, sides)
+            _unpack(target, n, block, count, work, sums, table, many, plan)
         if plan.pool:
-            _pool(pooled, target, many, n, plan)
+            _pool(pooled, target, table[many], table[many + width - 1], n, plan)
 
 
 @compiled
-def _pool(pooled, target, channels, n, plan):
-    """Keep the largest number of every 2 x 2; NaN is larger than any."""
+def _unpack(target, n, block, count, work, sums, table, many, plan):
+    """Write a block of sums[pixel][filter] as planes of the target."""
+    like, zero = zeros(target), target.dtype.type(0)
+    numbers, (_, width, lanes) = each_lane(like), shape_of(like)
+    if plan.relu:
+        these = work[sums : sums + count * width]
+        for k in range(these.size):
+            these[k] = zero if these[k] <= zero else these[k]
+    whole = count // lanes * lanes
+    for half in range(0, width, lanes):
+        planes = times(
+            lanes_at(like, table, many + half), plan.area, n * plan.T * plan.area
+        )
+        for pixel in range(0, whole, lanes):
+            here = times(numbers, width, sums + pixel * width + half)
+            transpose(work, here, target, times(planes, 1, block + pixel))
+        for l in range(half, half + lanes):
+            plane = (n * plan.T + table[many + l]) * plan.area + block
+            for pixel in range(whole, count):
+                target[plane + pixel] = work[sums + pixel * width + l]
+
+
+@compiled
+def _turn(work, turned, dy, n, block, count, table, many, plan):
+    """Write a stretch of the planes of dy as turned[pixel][filter]."""
+    like = zeros(dy)
+    numbers, (_, width, lanes) = each_lane(like), shape_of(like)
+    whole = count // lanes * lanes
+    for half in range(0, width, lanes):
+        planes = times(
+            lanes_at(like, table, many + half), plan.area, n * plan.T * plan.area
+        )
+        for pixel in range(0, whole, lanes):
+            there = times(numbers, width, turned + pixel * width + half)
+            transpose(dy, times(planes, 1, block + pixel), work, there)
+        for l in range(half, half + lanes):
+            plane = (n * plan.T + table[many + l]) * plan.area + block
+            for pixel in range(whole, count):
+                work[turned + pixel * width + l] = dy[plane + pixel]
+
+
+@compiled
+def _weights(sums, x, dy, _, __, work, table, share, shares):
+    """Sum over images and pixels, tiles of taps x neighbouring filters.
+
+    A share has (shard, panel): sums[shard][panel][1 + tap][filter]; line 0 is for db.
+    """
+    plan, like = read(table), zeros(sums)
+    rows, width, _ = shape_of(like)
+    panels, taps = plan.manys // width, plan.taps
+    turned = share * (plan.room + STRETCH * width)
+    frame = turned + STRETCH * width
+    if plan.framed:
+        _clear(work, frame, frame + plan.image)
+    framed, sides, stack = work if plan.framed else x, each_col(like), each_row(like)
+    items = plan.shards * panels
+    begin, end = items * share // shares, items * (share + 1) // shares
+    _clear(sums, begin * (taps + 1) * width, end * (taps + 1) * width)
+    for shard in range(begin // panels, (end + panels - 1) // panels):
+        k0, k1 = max(begin - shard * panels, 0), min(end - shard * panels, panels)
+        for n in range(plan.N * shard // plan.shards, plan.N * (shard + 1) // plan.shards):
+            if plan.framed:
+                _frame(work, frame, x, n, plan)
+            for k in range(k0, k1):
+                many, line = (
+                    plan.many + k * width,
+                    (shard * panels + k) * (taps + 1) * width,
+                )
+                channels = frame if plan.framed else n * plan.image
+                channels += _channels(table[many], plan)
+                for block in range(0, plan.area, STRETCH):
+                    count = min(STRETCH, plan.area - block)
+                    _turn(work, turned, dy, n, block, count, table, many, plan)
+                    _add_lines(sums, line, work, turned, count, width)
+                    windows = table[plan.at + block : plan.at + block + count]
+                    for t in range(0, taps, rows):
+                        begins = times(rows_at(like, table, plan.ordered + t), 1, channels)
+                        acc = _taps_times_filters(
+                            like, framed, begins, windows, work, turned
+                        )
+                        here = line + (t + 1) * width
+                        lines = times(stack, width, here)
+                        if t + rows <= taps:
+                            store(plus(acc, sums, lines, sides), sums, lines, sides)
+                        else:  # the last taps, through what is no longer needed
+                            store(acc, work, times(stack, width, turned), sides)
+                            for i in range((taps - t) * width):
+                                sums[here + i] += work[turned + i]
+
+
+@compiled
+def _add_lines(sums, line, work, lines, count, width):
+    """Add so many lines of the workspace to one line of sums."""
+    total = sums[line : line + width]
+    for p in range(count):
+        for l in range(width):
+            total[l] += work[lines + p * width + l]
+
+
+@compiled
+def _collect(dw, db, sums, _, __, work, table, share, shares):
+    """Add up the shards, in order, and put the weights where they belong."""
+    plan, like = read(table), zeros(dw)
+    numbers, (_, width, lanes) = each_lane(like), shape_of(like)
+    panels, size = plan.manys // width, (plan.taps + 1) * width
+    for k in range(panels * share // shares, panels * (share + 1) // shares):
+        panel, start = k * size, plan.many_start + k * width
+        for shard in range(1, plan.shards):
+            these, more = sums[panel : panel + size], sums[panel + shard * panels * size :]
+            for i in range(these.size):
+                these[i] += more[i]
+        for l in range(width):
+            db[table[plan.many + k * width + l]] = sums[panel + l]
+        for half in range(0, width, lanes):
+            filters, t = lanes_at(like, table, start + half), 0
+            while t < plan.taps:
+                line = panel + (t + 1) * width + half
+                if t + lanes <= plan.taps:
+                    transpose(sums, times(numbers, width, line), dw, times(filters, 1, t))
+                    t += lanes
+                else:
+                    for l in range(lanes):
+                        dw[table[start + half + l] + t] = sums[line + l]
+                    t += 1
+
+
+@compiled
+def _pool(pooled, target, first, last, n, plan):
+    """Keep the largest number of every 2 x 2 in channels first to last; NaN is largest."""
     W, lanes = plan.columns, shape_of(zeros(target))[2]
     rows, half = plan.area // W // 2, W // 2
-    for c in range(channels[0], channels[channels.size - 1] + 1):
+    for c in range(first, last + 1):
         for i in range(rows):
             y = (n * plan.T + c) * plan.area + 2 * i * W
             z, j = ((n * plan.T + c) * rows + i) * half, 0
@@ -287,27 +459,26 @@ def _pool(pooled, target, channels, n, plan):
                 pool(pooled, z + j, target, y + 2 * j, W)
                 j += lanes
             while j < half:
-                a, b, d, e = (
-                    *(target[y + 2 * j], target[y + 2 * j + 1]),
-                    *(target[y + W + 2 * j], target[y + W + 2 * j + 1]),
-                )
-                above = a if (a >= b) | (a != a) else b
-                below = d if (d >= e) | (d != d) else e
-                pooled[z + j] = above if (above >= below) | (above != above) else below
+                best = target[y + 2 * j]
+                for place in (y + 2 * j + 1, y + W + 2 * j, y + W + 2 * j + 1):
+                    pixel = target[place]
+                    best = pixel if pixel > best or pixel != pixel else best
+                pooled[z + j] = best
                 j += 1
 
 
 @compiled
-def _pool_relu_dx(dy, dz, y, _, __, work, plan, share, shares):
+def _pool_relu_dx(dy, dz, y, _, __, work, table, share, shares):
     """Send dz to the first largest of every 2 x 2 of y, if above 0; a share has planes."""
-    W, lanes, zero = plan.columns, shape_of(zeros(dy))[2], dy.dtype.type(0)
-    rows, half = plan.area // W // 2, W // 2
-    end, even = plan.N * (share + 1) // shares * plan.area, plan.area == 4 * rows * half
+    plan, lanes, zero = read(table), shape_of(zeros(dy))[2], dy.dtype.type(0)
+    W, area = plan.columns, plan.area
+    rows, half = area // W // 2, W // 2
+    end, even = plan.N * (share + 1) // shares * area, area == 4 * rows * half
     for plane in range(plan.N * share // shares, plan.N * (share + 1) // shares):
         if not even:
-            dy[plane * plan.area : (plane + 1) * plan.area] = 0
+            _clear(dy, plane * area, (plane + 1) * area)
         for i in range(rows):
-            here, k, j = plane * plan.area + 2 * i * W, (plane * rows + i) * half, 0
+            here, k, j = plane * area + 2 * i * W, (plane * rows + i) * half, 0
             while half >= lanes and j < half:
                 j = min(j, half - lanes)
                 unpool(dy, y, here + 2 * j, W, dz, k + j)
@@ -328,272 +499,130 @@ def _pool_relu_dx(dy, dz, y, _, __, work, plan, share, shares):
 
 
 @compiled
-def _unpack(target, n, block, count, sums, many, plan):
-    """Write a block of sums[pixel][filter] as planes of the target."""
-    like, zero = zeros(target), target.dtype.type(0)
-    numbers, (_, width, lanes) = each_lane(like), shape_of(like)
-    if plan.relu:
-        for k in range(count * width):
-            sums[k] = zero if sums[k] <= zero else sums[k]
-    for half in range(0, width, lanes):
-        planes = times(
-            lanes_at(like, many, half), plan.area, n * plan.T * plan.area + block
-        )
-        whole = count // lanes * lanes
-        for pixel in range(0, whole, lanes):
-            here = times(numbers, width, pixel * width + half)
-            transpose(sums, here, target, times(planes, 1, pixel))
-        for l in range(lanes):
-            plane = (n * plan.T + many[half + l]) * plan.area + block
-            for pixel in range(whole, count):
-                target[plane + pixel] = sums[pixel * width + half + l]
+def _spread(work, spread, dy, plane, table, plan):
+    """Write a plane of dy as the vectors of the plan, each pixel once, else zeros.
 
-
-@compiled
-def _turn(turned, dy, n, block, count, many, plan):
-    """Write a stretch of the planes of dy as turned[pixel][filter]."""
-    like = zeros(dy)
-    numbers, (_, width, lanes) = each_lane(like), shape_of(like)
-    for half in range(0, width, lanes):
-        planes = times(
-            lanes_at(like, many, half), plan.area, n * plan.T * plan.area + block
-        )
-        whole = count // lanes * lanes
-        for pixel in range(0, whole, lanes):
-            there = times(numbers, width, pixel * width + half)
-            transpose(dy, times(planes, 1, pixel), turned, there)
-        for l in range(lanes):
-            plane = (n * plan.T + many[half + l]) * plan.area + block
-            for pixel in range(whole, count):
-                turned[pixel * width + half + l] = dy[plane + pixel]
-
-
-@compiled
-def _add_lines(sums, start, lines, acc, count):
-    """Add the first rows of the tile to so many lines of sums."""
-    _, width, _ = shape_of(acc)
-    store(acc, lines, times(each_row(acc), width, 0), each_col(acc))
-    for k in range(count * width):
-        sums[start + k] += lines[k]
-
-
-@compiled
-def _weights(sums, x, dy, _, __, work, plan, share, shares):
-    """Sum over images and pixels, tiles of taps x neighbouring filters.
-
-    A share has (shard, panel): sums[shard][panel][1 + tap][filter]; line 0 is for db.
+    Return the sum of the pixels.
     """
-    like, image = zeros(sums), plan.image
-    rows, width, _ = shape_of(like)
-    panels, taps, bare = plan.many.size // width, plan.tap.size, not plan.framed
-    mine = work[share * ((image + 15) // 16 * 16 + SLACK + STRETCH * width) :]
-    turned, frame = mine[: STRETCH * width], mine[STRETCH * width :]
-    if not bare:
-        frame[:image] = 0
-    framed, sides, stack = (
-        (x if bare else frame),
-        each_col(like),
-        times(each_row(like), width, 0),
-    )
-    items = plan.shards * panels
-    begin, end = items * share // shares, items * (share + 1) // shares
-    sums[begin * (taps + 1) * width : end * (taps + 1) * width] = 0
-    for shard in range(begin // panels, (end + panels - 1) // panels):
-        k0, k1 = max(begin - shard * panels, 0), min(end - shard * panels, panels)
-        for n in range(plan.N * shard // plan.shards, plan.N * (shard + 1) // plan.shards):
-            if not bare:
-                _frame(frame, x, n, plan)
-            for k in range(k0, k1):
-                many = plan.many[k * width : (k + 1) * width]
-                group = many[0] // (plan.T // plan.G)
-                channels = group * (plan.S // plan.G) * plan.CS + n * image * bare
-                line = (shard * panels + k) * (taps + 1) * width
-                for block in range(0, plan.area, STRETCH):
-                    count = min(STRETCH, plan.area - block)
-                    _turn(turned, dy, n, block, count, many, plan)
-                    db = sums[line : line + width]
-                    for p in range(count):
-                        for l in range(width):
-                            db[l] += turned[p * width + l]
-                    for t in range(0, taps, rows):
-                        begins = times(rows_at(like, plan.ordered, t), 1, channels)
-                        windows = plan.at[block : block + count]
-                        acc = _taps_times_filters(
-                            like, framed, begins, windows, turned, sides
-                        )
-                        lines = times(stack, 1, line + (t + 1) * width)
-                        if t + rows <= taps:
-                            store(plus(acc, sums, lines, sides), sums, lines, sides)
-                        else:
-                            _add_lines(sums, line + (t + 1) * width, turned, acc, taps - t)
-
-
-@compiled
-def _collect(dw, db, sums, _, __, work, plan, share, shares):
-    """Add up the shards, in order, and put the weights where they belong."""
-    like = zeros(dw)
-    numbers, (_, width, lanes) = each_lane(like), shape_of(like)
-    panels, lines = plan.many.size // width, plan.tap.size + 1
-    size = panels * lines * width
-    for k in range(panels * share // shares, panels * (share + 1) // shares):
-        panel = sums[k * lines * width : (k + 1) * lines * width]
-        for shard in range(1, plan.shards):
-            more = sums[shard * size + k * lines * width :]
-            for i in range(panel.size):
-                panel[i] += more[i]
-        start = plan.many_start[k * width : (k + 1) * width]
-        for l in range(width):
-            db[plan.many[k * width + l]] = panel[l]
-        for half in range(0, width, lanes):
-            filters, t = lanes_at(like, start, half), 0
-            while t < lines - 1:
-                line = (t + 1) * width + half
-                if t + lanes <= lines - 1:
-                    transpose(panel, times(numbers, width, line), dw, times(filters, 1, t))
-                    t += lanes
-                else:
-                    for l in range(lanes):
-                        dw[start[half + l] + t] = panel[line + l]
-                    t += 1
-
-
-@compiled
-def _sum(numbers):
-    """Return the sum of the numbers."""
-    found = numbers.dtype.type(0)
-    for i in range(numbers.size):
-        found += numbers[i]
+    lanes, zero, end = shape_of(zeros(dy))[2], dy.dtype.type(0), 0
+    found = zero
+    for v in range(plan.vectors):
+        begin, vector = (
+            table[plan.run_to + v],
+            work[spread + v * lanes : spread + (v + 1) * lanes],
+        )
+        pixels = dy[plane + begin : plane + begin + lanes]
+        for l in range(lanes):
+            number = pixels[l]
+            number = number if begin + l >= end else zero
+            vector[l] = number
+            found += number
+        end = max(end, begin + lanes)
     return found
 
 
 @compiled
-def _filters_times_taps(acc, spread, places, framed, begins, runs):
-    """Add the products of filters x taps over vectors of pixels."""
-    lanes = shape_of(acc)[2]
-    for v in range(runs.size):
-        acc = inner(acc, spread, places, v * lanes, framed, begins, runs[v])
-    return acc
-
-
-@compiled
-def _spread(spread, dy, plane, plan, lanes):
-    """Write a plane of dy as the vectors of the plan, each pixel once, else zeros."""
-    for v in range(plan.run.size):
-        begin = plan.run_to[v]
-        again = max(plan.run_to[v - 1] + lanes - begin, 0) if v > 0 else 0
-        for l in range(lanes):
-            number = dy[plane + begin + l]
-            spread[v * lanes + l] = number if l >= again else dy.dtype.type(0)
-
-
-@compiled
-def _few_weights(sums, x, dy, _, __, work, plan, share, shares):
+def _few_weights(sums, x, dy, _, __, work, table, share, shares):
     """Sum over images and pixels, tiles of few filters x taps; the lanes are pixels.
 
     A share has (shard, block): sums[shard][filter][tap, and one more for db].
     """
-    like, image, taps = zeros(sums), plan.image, plan.tap.size
+    plan, like = read(table), zeros(sums)
     rows, width, lanes = shape_of(like)
-    cols, long, blocks = width // lanes, plan.run.size * lanes, plan.few.size // rows
-    mine = work[share * ((image + 15) // 16 * 16 + SLACK + rows * (long + width)) :]
-    spread, small, frame = (
-        mine[: rows * long],
-        mine[rows * long :],
-        mine[rows * (long + width) :],
+    cols, long, blocks = width // lanes, plan.vectors * lanes, plan.fews // rows
+    spread = share * (plan.room + rows * (long + width))
+    small, frame = spread + rows * long, spread + rows * (long + width)
+    if plan.framed:
+        _clear(work, frame, frame + plan.image)
+    framed, items, size = work if plan.framed else x, plan.shards * blocks, plan.taps + 1
+    places, runs = (
+        times(each_row(like), long, spread),
+        table[plan.run : plan.run + plan.vectors],
     )
-    bare = not plan.framed
-    if not bare:
-        frame[:image] = 0
-    framed, items = (x if bare else frame), plan.shards * blocks
     for item in range(items * share // shares, items * (share + 1) // shares):
         shard, k = divmod(item, blocks)
-        filters = plan.few[k * rows : (k + 1) * rows]
-        channels = filters[0] // (plan.T // plan.G) * (plan.S // plan.G) * plan.CS
-        part = sums[shard * plan.T * (taps + 1) :]
-        for p in range(rows):
-            part[filters[p] * (taps + 1) : (filters[p] + 1) * (taps + 1)] = 0
-        places = times(each_row(like), long, 0)
+        few = table[plan.few + k * rows : plan.few + (k + 1) * rows]
+        count = few[rows - 1] - few[0] + 1  # the last ones may be one filter again
+        part = shard * plan.T + few[0]
+        _clear(sums, part * size, (part + count) * size)
         for n in range(plan.N * shard // plan.shards, plan.N * (shard + 1) // plan.shards):
-            if not bare:
-                _frame(frame, x, n, plan)
+            if plan.framed:
+                _frame(work, frame, x, n, plan)
             for p in range(rows):
-                plane = (n * plan.T + filters[p]) * plan.area
-                _spread(spread[p * long :], dy, plane, plan, lanes)
-                if p == 0 or filters[p] > filters[p - 1]:
-                    part[filters[p] * (taps + 1) + taps] += _sum(
-                        dy[plane : plane + plan.area]
-                    )
-            for t in range(0, taps, cols):
-                begins = times(
-                    cols_at(like, plan.ordered, t), 1, channels + n * image * bare
-                )
-                acc = _filters_times_taps(like, spread, places, framed, begins, plan.run)
-                total(acc, small, times(each_row(like), cols, 0), 1)
-                for p in range(rows):
-                    if p == 0 or filters[p] > filters[p - 1]:
-                        for q in range(min(cols, taps - t)):
-                            part[filters[p] * (taps + 1) + t + q] += small[p * cols + q]
+                plane = (n * plan.T + few[p]) * plan.area
+                found = _spread(work, spread + p * long, dy, plane, table, plan)
+                if p < count:
+                    sums[(part + p) * size + plan.taps] += found
+            channels = frame if plan.framed else n * plan.image
+            channels += _channels(few[0], plan)
+            for t in range(0, plan.taps, cols):
+                begins = times(cols_at(like, table, plan.ordered + t), 1, channels)
+                acc = _filters_times_taps(like, work, places, framed, begins, runs)
+                total(acc, work, times(each_row(like), cols, small), 1)
+                for p in range(count):
+                    for q in range(min(cols, plan.taps - t)):
+                        sums[(part + p) * size + t + q] += work[small + p * cols + q]
 
 
 @compiled
-def _depthwise(target, pooled, source, w, b, work, plan, share, shares):
+def _depthwise(target, pooled, source, w, b, work, table, share, shares):
     """Sum over taps where every channel has its own filter, 8 vectors of pixels at a time.
 
     A share has planes; to the plan each plane is an image.
     """
-    like, image, taps = zeros_row(target), plan.image, plan.tap.size
-    cols = shape_of(like)[1] // shape_of(like)[2]
-    frame = work[share * ((image + 15) // 16 * 16 + SLACK) :]
+    plan, like, frame = read(table), zeros_row(target), share * read(table).room
+    _, width, lanes = shape_of(like)
     if plan.framed:
-        frame[:image] = 0
-    framed = frame if plan.framed else source
+        _clear(work, frame, frame + plan.image)
+    framed, first = work if plan.framed else source, each_row(like)
+    taps = table[plan.tap : plan.tap + plan.taps]
+    order = table[plan.weight : plan.weight + plan.taps]
     for n in range(plan.N * share // shares, plan.N * (share + 1) // shares):
         if plan.framed:
-            _frame(frame, source, n, plan)
-        channel = rows_at(like, plan.few, 0)
-        channel = times(channel, 0, n % b.size)
-        weights, plane = times(channel, taps, 0), times(channel, 0, n * plan.area)
-        begin = 0 if plan.framed else n * image
-        for v in range(0, plan.run.size, cols):
-            pixels = cols_at(like, plan.run, v)
+            _frame(work, frame, source, n, plan)
+        channel, plane = times(first, 0, n % b.size), times(first, 0, n * plan.area)
+        weights, begin = (
+            times(channel, plan.taps, 0),
+            frame if plan.framed else n * plan.image,
+        )
+        for v in range(0, plan.vectors, width // lanes):
+            pixels = cols_at(like, table, plan.run + v)
             acc = splat(like, b, channel)
-            acc = _filters_times_pixels(
-                acc, w, weights, plan.weight, framed, pixels, begin, plan.tap
-            )
+            acc = _filters_times_pixels(acc, w, weights, order, framed, pixels, begin, taps)
             if plan.relu:
                 acc = positive(acc)
-            store(acc, target, plane, cols_at(like, plan.run_to, v))
+            store(acc, target, plane, cols_at(like, table, plan.run_to + v))
         if plan.pool:
-            _pool(pooled, target, plan.few[:1], n, plan)
+            _pool(pooled, target, 0, 0, n, plan)
 
 
 @compiled
-def _depthwise_weights(dw, db, x, dy, _, work, plan, share, shares):
+def _depthwise_weights(dw, db, x, dy, _, work, table, share, shares):
     """Sum dy times x over images and pixels, 8 taps at a time; a share has channels."""
-    like, image, taps, C = zeros_row(dw), plan.image, plan.tap.size, db.size
+    plan, like, C = read(table), zeros_row(dw), db.size
     _, width, lanes = shape_of(like)
-    cols, long = width // lanes, plan.run.size * lanes
-    mine = work[share * ((image + 15) // 16 * 16 + SLACK + long + width) :]
-    spread, small, frame = mine[:long], mine[long:], mine[long + width :]
+    cols, long, taps = width // lanes, plan.vectors * lanes, plan.taps
+    spread = share * (plan.room + long + width)
+    small, frame = spread + long, spread + long + width
     if plan.framed:
-        frame[:image] = 0
-    framed, start = (frame if plan.framed else x), times(rows_at(like, plan.few, 0), 0, 0)
+        _clear(work, frame, frame + plan.image)
+    framed, first = work if plan.framed else x, each_row(like)
+    runs = table[plan.run : plan.run + plan.vectors]
     for c in range(C * share // shares, C * (share + 1) // shares):
-        dw[c * taps : (c + 1) * taps] = 0
+        _clear(dw, c * taps, (c + 1) * taps)
         db[c] = 0
         for n in range(c, plan.N, C):
             if plan.framed:
-                _frame(frame, x, n, plan)
-            _spread(spread, dy, n * plan.area, plan, lanes)
-            db[c] += _sum(spread[:long])
+                _frame(work, frame, x, n, plan)
+            db[c] += _spread(work, spread, dy, n * plan.area, table, plan)
+            begin = frame if plan.framed else n * plan.image
             for t in range(0, taps, cols):
-                begins = times(
-                    cols_at(like, plan.ordered, t), 1, 0 if plan.framed else n * image
-                )
-                acc = _filters_times_taps(like, spread, start, framed, begins, plan.run)
-                total(acc, small, start, 1)
+                begins = times(cols_at(like, table, plan.ordered + t), 1, begin)
+                places = times(first, 0, spread)
+                acc = _filters_times_taps(like, work, places, framed, begins, runs)
+                total(acc, work, times(first, 0, small), 1)
                 for q in range(min(cols, taps - t)):
-                    dw[c * taps + t + q] += small[q]
+                    dw[c * taps + t + q] += work[small + q]
 
 
 # --- the tables ---------------------------------------------------------------------------
@@ -613,25 +642,35 @@ def _owners(G: int, size: int, per_group: int, step: int, group_step: int):
     return channels, start
 
 
-def _plan(dtype, N, S, T, G, sizes, pixels, vectors, taps, weights, steps) -> Plan:
-    """Return the plan; the tables come in order, the taps row by row."""
-    shape = tile_shape(dtype)
+def _plan(dtype, N, S, T, G, sizes, pixels, vectors, taps, weights, steps, extras) -> Array:
+    """Return the plan as one array; the tables come in order, the taps row by row."""
+    shape, (relu, pool) = tile_shape(dtype), extras
     few, few_start = _owners(G, shape.rows, *steps)
     many, many_start = _owners(G, shape.width, *steps)
-    panels = len(many) // shape.width
-    at, near, past = (np.asarray(k, np.int64) for k in pixels)
     count, stretch, leap = weights
     tap, weight, rank = (np.asarray(k, np.int64) for k in taps)
     line = np.full(count, len(tap))
     line[rank] = np.arange(len(tap))
-    return Plan(
-        *(N, S, T, G, *sizes, 0, 0, 1 if panels >= 4 else min(N, 8)),
-        *(whole(at, BLOCK), whole(near, BLOCK), whole(past, BLOCK)),
-        *(whole(table, shape.registers // 2) for table in vectors),
-        *(tap, weight, whole(tap[np.argsort(rank)], BLOCK)),
-        *(line, stretch, leap),
-        *(few, few_start, many, many_start),
+    shards = 1 if len(many) >= 4 * shape.width else min(N, 8)
+    pixels = [whole(k, BLOCK) for k in pixels]
+    vectors = [whole(k, shape.registers // 2) for k in vectors]
+    numbers = [N, S, T, G, *sizes, relu, pool, shards, stretch, leap]
+    groups = (
+        (len(pixels[0]), pixels),
+        (len(vectors[0]), vectors),
+        (len(tap), [tap, weight, whole(tap[np.argsort(rank)], BLOCK)]),
+        (len(line), [line]),
+        (len(few), [few, few_start]),
+        (len(many), [many, many_start]),
     )
+    place, tables = SIZES, []
+    for length, group in groups:
+        numbers.append(length)
+        for k in group:
+            numbers.append(place)
+            tables.append(k)
+            place += len(k)
+    return np.concatenate([np.array(numbers, np.int64), *tables])
 
 
 def _layout(S: int, H: int, W: int, HP: int, WP: int, top: int, left: int):
@@ -642,7 +681,9 @@ def _layout(S: int, H: int, W: int, HP: int, WP: int, top: int, left: int):
     """
     framed = (H, W) != (HP, WP)
     RS, CS = (S * WP, WP) if framed else (W, H * W)
-    return RS, CS, (H, W, RS, CS, int(framed), S * HP * WP, top, left)
+    image = S * HP * WP
+    room = -(-image // 16) * 16 + SLACK
+    return RS, CS, (H, W, RS, CS, int(framed), image, room, top, left)
 
 
 def _vectors(pixels: tuple, rows: int, cols: int, dtype: Any) -> list[Array]:
@@ -658,8 +699,10 @@ def _vectors(pixels: tuple, rows: int, cols: int, dtype: Any) -> list[Array]:
 
 
 @lru_cache(maxsize=256)
-def forward_plan(dtype, N, C, H, W, F, kernel, stride, frame, dilation, G) -> Plan:
-    """Return the plan of y, and of dw."""
+def forward_plan(
+    dtype, N, C, H, W, F, kernel, stride, frame, dilation, G, columns=0, relu=0, pool=0
+) -> tuple[Plan, Array]:
+    """Return the plan of y, and of dw; `columns` is the width of y if it is not seen flat."""
     (KH, KW), (SH, SW), (DH, DW) = kernel, stride, dilation
     (top, bottom), (left, right) = frame
     HP, WP = H + top + bottom, W + left + right
@@ -672,15 +715,17 @@ def forward_plan(dtype, N, C, H, W, F, kernel, stride, frame, dilation, G) -> Pl
     pixels = i * SH * RS + j * SW, near * CG * KW, past * CG * KW
     u, c, v = np.indices((KH, CG, KW)).reshape(3, -1)
     line = (c * KH + u) * KW + v
-    return _plan(
-        *(dtype, N, C, F, G, (*sizes, HO * WO, WO)),
+    table = _plan(
+        *(dtype, N, C, F, G, (*sizes, HO * WO, columns or WO)),
         *(
             pixels,
             _vectors(pixels, HO, WO, dtype) if SW == 1 else _vectors(pixels, 0, 0, dtype),
         ),
         (c * CS + u * DH * RS + v * DW, line, line),
         *((CG * KH * KW, CG * KH * KW, 0), (FG, CG * KH * KW, FG * CG * KH * KW)),
+        (relu, pool),
     )
+    return Plan(*map(int, table[:SIZES])), table
 
 
 @lru_cache(maxsize=256)
@@ -711,7 +756,7 @@ def dx_plans(dtype, N, C, H, W, F, kernel, stride, frame, dilation, G) -> dict:
         past = np.searchsorted(down, i, "right") * FG * len(vs)
         pixels = (i + above) * RS + j + before, near, past
         u, f, v = (k.ravel() for k in np.meshgrid(us, np.arange(FG), vs, indexing="ij"))
-        plans[a, b] = _plan(
+        table = _plan(
             *(dtype, N, F, C, G, (*sizes, len(p), len(cols))),
             *(pixels, _vectors(pixels, len(rows), len(cols), dtype)),
             (
@@ -720,7 +765,9 @@ def dx_plans(dtype, N, C, H, W, F, kernel, stride, frame, dilation, G) -> dict:
                 (f * KH + u) * KW + v,
             ),
             *((FG * KH * KW, KH * KW, CG * KH * KW), (CG, KH * KW, FG * CG * KH * KW)),
+            (0, 0),
         )
+        plans[a, b] = Plan(*map(int, table[:SIZES])), table
     return plans
 
 
@@ -738,11 +785,6 @@ def workspace(dtype: Any, size: int) -> Array:
     return kept[dtype]
 
 
-def _room(plan: Plan) -> int:
-    """Return the numbers in a framed image of the source, and some to overshoot into."""
-    return -(-plan.image // 16) * 16 + SLACK
-
-
 def convolve(y, x, w, b, stride, frame, dilation, G, relu=False, pooled=None) -> bool:
     """Fill y with the convolution of x by w, and b added; with relu also that.
 
@@ -754,9 +796,9 @@ def convolve(y, x, w, b, stride, frame, dilation, G, relu=False, pooled=None) ->
     if not _suits(key, y):
         return False
     x, w, b = map(usable, (x, w, b))
-    plan = forward_plan(x.dtype, *key)
-    plan = plan._replace(columns=y.shape[3], relu=int(relu), pool=int(pooled is not None))
-    _planes(y, y if pooled is None else pooled, x, w, b, plan, len(x) < plan.N)
+    pool = pooled is not None
+    plan = forward_plan(x.dtype, *key, y.shape[3], int(relu), int(pool))
+    _planes(y, pooled if pool else y, x, w, b, *plan)
     return True
 
 
@@ -764,10 +806,9 @@ def pool_relu_dx(dy, dz, y) -> None:
     """Fill dy with the gradient of what a 2 x 2 max-pool makes of y = relu(...)."""
     N, F, HO, WO = y.shape
     key = (N * F, 1, HO, WO, 1, (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), 1)
-    plan = forward_plan(y.dtype, *key)
+    _, table = forward_plan(y.dtype, *key, WO)
     flat = dy.reshape(-1), usable(dz).reshape(-1), y.reshape(-1)
-    plan = plan._replace(columns=WO)
-    launch(_pool_relu_dx, _shares(4 * y.size), *flat, *flat[:2], flat[0], plan)
+    launch(_pool_relu_dx, _shares(4 * y.size), *flat, *flat[:2], flat[0], table)
 
 
 def _shares(products: int) -> int:
@@ -821,62 +862,60 @@ def _key(x_shape, w_shape, stride, frame, dilation, G):
     return N, C, H, W, F, tuple(kernel), stride, frame, dilation, G
 
 
-def _planes(target, pooled, source, w, b, plan: Plan, depthwise: bool) -> None:
+def _planes(target, pooled, source, w, b, plan: Plan, table: Array) -> None:
     """Compute the target by the loop that wastes least of its tiles."""
-    shares, shape = _shares(target.size * len(plan.tap)), tile_shape(target.dtype)
+    shares, shape = _shares(target.size * plan.taps), tile_shape(target.dtype)
     arrays = [a.reshape(-1) for a in (target, pooled, source, w)]
-    taps, vectors = len(plan.tap), len(plan.run)
-    along_pixels = len(plan.few) * vectors * shape.lanes * (taps + 2)
-    along_filters = len(plan.many) * plan.area * (taps + 14)
-    if depthwise or (vectors and along_pixels < along_filters):
-        work = workspace(target.dtype, shares * _room(plan))
-        launch(_depthwise if depthwise else _along_pixels, shares, *arrays, b, work, plan)
+    depthwise = len(target) < plan.N
+    along_pixels = plan.fews * plan.vectors * shape.lanes * (plan.taps + 2)
+    along_filters = plan.manys * plan.area * (plan.taps + 14)
+    if depthwise or (plan.vectors and along_pixels < along_filters):
+        work = workspace(target.dtype, shares * plan.room)
+        launch(_depthwise if depthwise else _along_pixels, shares, *arrays, b, work, table)
         return
-    size = len(plan.many) * (taps + 2)
-    work = workspace(target.dtype, size + shares * (_room(plan) + BLOCK * shape.width))
+    size = plan.manys * (plan.taps + 2)
+    work = workspace(target.dtype, size + shares * (plan.room + BLOCK * shape.width))
     work, packed = work[size:], work[:size]
-    launch(_pack, 1, packed, arrays[3], b, b, b, work, plan)
-    launch(_along_filters, shares, *arrays[:3], packed, b, work, plan)
+    launch(_pack, 1, packed, arrays[3], b, b, b, work, table)
+    launch(_along_filters, shares, *arrays[:3], packed, b, work, table)
 
 
 def _fill_dx(dx, dy, w, key: tuple) -> None:
     """Fill dx, one kind of pixel after the other."""
     SH, SW = key[6]
     zero = np.zeros(dx.shape[1], dx.dtype)
-    for (a, b), plan in dx_plans(dx.dtype, *key).items():
+    for (a, b), (plan, table) in dx_plans(dx.dtype, *key).items():
         part = dx[:, :, a::SH, b::SW]
-        if not len(plan.tap):  # between the windows
+        if not plan.taps:  # between the windows
             part[...] = 0
             continue
         whole = dx if SH == SW == 1 else np.empty(part.shape, dx.dtype)
-        _planes(whole, whole, dy, w, zero, plan, len(dx) < plan.N)
+        _planes(whole, whole, dy, w, zero, plan, table)
         if whole is not dx:
             part[...] = whole
 
 
 def _fill_dw(dw, db, dy, x, key: tuple) -> None:
     """Fill dw and db by the loop that wastes least of its tiles."""
-    plan = forward_plan(x.dtype, *key)
+    plan, table = forward_plan(x.dtype, *key)
     shares, shape = _shares(dy.size * dw[0].size), tile_shape(x.dtype)
-    taps, panels, spread = len(plan.tap), len(plan.many), len(plan.run) * shape.lanes
-    arrays = x.reshape(-1), dy.reshape(-1)
+    taps, spread = plan.taps, plan.vectors * shape.lanes
+    flat, arrays = dw.reshape(-1), (x.reshape(-1), dy.reshape(-1))
     if len(x) < plan.N:
-        each = _room(plan) + spread + shape.lanes * (shape.registers // 2)
+        each = plan.room + spread + shape.lanes * (shape.registers // 2)
         work = workspace(x.dtype, shares * each)
-        launch(_depthwise_weights, shares, dw.reshape(-1), db, *arrays, db, work, plan)
-    elif spread and len(plan.few) * spread * (taps + 12) < panels * plan.area * (taps + 8):
-        plan = plan._replace(shards=min(plan.N, 8))
+        launch(_depthwise_weights, shares, flat, db, *arrays, db, work, table)
+    elif spread and plan.fews * spread * (taps + 12) < plan.manys * plan.area * (taps + 8):
         size = plan.shards * plan.T * (taps + 1)
-        each = _room(plan) + shape.rows * (spread + shape.width)
+        each = plan.room + shape.rows * (spread + shape.width)
         work = workspace(x.dtype, size + shares * each)
         work, sums = work[size:], work[:size]
-        launch(_few_weights, shares, sums, *arrays, db, db, work, plan)
+        launch(_few_weights, shares, sums, *arrays, db, db, work, table)
         both = sums.reshape(plan.shards, plan.T, taps + 1).sum(axis=0)
         dw[...], db[...] = both[:, :-1].reshape(dw.shape), both[:, -1]
     else:
-        size = plan.shards * panels * (taps + 1)
-        each = _room(plan) + STRETCH * shape.width
-        work = workspace(x.dtype, size + shares * each)
+        size = plan.shards * plan.manys * (taps + 1)
+        work = workspace(x.dtype, size + shares * (plan.room + STRETCH * shape.width))
         work, sums = work[size:], work[:size]
-        launch(_weights, shares, sums, *arrays, db, db, work, plan)
-        launch(_collect, shares, dw.reshape(-1), db, sums, db, db, work, plan)
+        launch(_weights, shares, sums, *arrays, db, db, work, table)
+        launch(_collect, shares, flat, db, sums, db, db, work, table)

@@ -53,10 +53,10 @@ def _call(_, address, arguments):
 
 
 @compiled(parallel=True)
-def _on_threads(address, shares, a, b, c, d, e, work, plan):
-    """Call job(a, b, c, d, e, work, plan, share, shares) for each share."""
+def _on_threads(address, shares, a, b, c, d, e, work, table):
+    """Call job(a, b, c, d, e, work, table, share, shares) for each share."""
     for share in prange(shares):
-        _call(address, (a, b, c, d, e, work, plan, share, shares))
+        _call(address, (a, b, c, d, e, work, table, share, shares))
 
 
 _addresses: dict[Any, int] = {}
@@ -64,7 +64,7 @@ _addresses: dict[Any, int] = {}
 
 def _address(job: Any, arguments: tuple) -> int:
     """Return where the machine code of the job for these types begins."""
-    key = job, arguments[0].dtype, type(arguments[-1])
+    key = job, arguments[0].dtype
     if key not in _addresses:
         kinds = (*map(typeof, arguments), types.intp, types.intp)
         job.compile(kinds)
@@ -77,8 +77,8 @@ def _address(job: Any, arguments: tuple) -> int:
 def launch(job: Any, shares: int, *arguments: Any) -> None:
     """Call job(*arguments, share, shares) for every share in range(shares).
 
-    `arguments` are five flat arrays, a workspace and a plan: every job of the engine has
-    these, so that one launcher serves them all.
+    `arguments` are five flat arrays, a workspace and a table of integers: every job of the
+    engine has these, so that one launcher serves them all.
     """
     if shares == 1:
         job(*arguments, 0, 1)

@@ -15,6 +15,7 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from course.compiled import compiled
 from course.device import Array, get_threads
@@ -51,100 +52,103 @@ class Product(NamedTuple):
     a_k: int  # and from one k to the next
     b_k: int  # in b, from one k to the next
     b_col: int  # and from one column to the next: one of these is 1
-    rows: Array  # 0, 1, ... M - 1, filled up to whole tiles with the last
-    cols: Array  # 0, 1, ... J - 1 likewise
+    blocks: int  # entries of `rows`
+    rows: int  # where, behind these sizes, the table 0, 1, ... M - 1 begins,
+    cols: int  # and 0, 1, ... J - 1, both filled up to whole tiles with their last entry
+
+
+SIZES = len(Product._fields)
 
 
 @compiled
-def _panel(packed, b, first, count, column, p):
+def _panel(work, packed, b, first, count, column, p, table):
     """Copy b[first : first + count], a tile wide from the column on.
 
     Columns past the last one are whatever: nobody keeps what is computed from them.
     """
-    like = zeros(packed)
+    like = zeros(b)
     rows, width, lanes = shape_of(like)
     cols, k = min(width, p.J - column), 0
     if p.b_k == 1:
         lines = times(each_lane(like), width, 0)
         while k + lanes <= count:
             for half in range(0, width, lanes):
-                columns = lanes_at(like, p.cols, column + half)
-                here, there = times(columns, p.b_col, first + k), k * width + half
-                transpose(b, here, packed, times(lines, 1, there))
+                columns = lanes_at(like, table, p.cols + column + half)
+                here = times(columns, p.b_col, first + k)
+                there = packed + k * width + half
+                transpose(b, here, work, times(lines, 1, there))
             k += lanes
     elif cols == width:
         lines = times(each_row(like), p.b_k, first * p.b_k + column)
         while k + rows <= count:
             acc = load(like, b, times(lines, 1, k * p.b_k), each_col(like))
-            store(acc, packed, times(each_row(like), width, k * width), each_col(like))
+            there = times(each_row(like), width, packed + k * width)
+            store(acc, work, there, each_col(like))
             k += rows
     while k < count:
         for l in range(cols):
             place = (first + k) * p.b_k + (column + l) * p.b_col
-            packed[k * width + l] = b[place]
+            work[packed + k * width + l] = b[place]
         k += 1
 
 
 @compiled
-def _rows_times_columns(acc, a, rows, step, b, columns, line, count):
+def _rows_times_columns(acc, a, rows, step, b, start, line, count):
     """Add the products of numbers of a by lines of b."""
+    columns = times(each_col(acc), 1, start)
     for k in range(count):
         acc = outer(acc, a, rows, k * step, b, columns, k * line)
     return acc
 
 
 @compiled
-def _multiply(target, a, b, bias, _, work, p, share, shares):
+def _multiply(target, a, b, bias, _, work, table, share, shares):
     """Sum over k, tiles of rows x neighbouring columns; a share has panels of columns."""
-    like = zeros(target)
+    p, like = Product(*to_fixed_tuple(table, SIZES)), zeros(target)
     rows, width, _ = shape_of(like)
     panels, sides = (p.J + width - 1) // width, each_col(like)
-    mine = work[share * (CHUNK + rows) * width :]
-    packed, last = mine[: CHUNK * width], mine[CHUNK * width : (CHUNK + rows) * width]
-    lines = times(each_row(like), width, 0)
+    packed = share * (CHUNK + rows) * width
+    last = packed + CHUNK * width
     for panel in range(panels * share // shares, panels * (share + 1) // shares):
         column = panel * width
         cols = min(width, p.J - column)
-        direct = cols == width and p.b_col == 1 and MANY * rows > p.M
+        direct = cols == width and p.b_col == 1 and p.M < MANY * rows
         for first in range(0, p.K, CHUNK):
             count = min(CHUNK, p.K - first)
-            if not direct:
-                _panel(packed, b, first, count, column, p)
-            for m in range(0, p.rows.size, rows):
-                these = rows_at(like, p.rows, m)
+            from_, start, line = work, packed, width
+            if direct:
+                from_, start, line = b, first * p.b_k + column, p.b_k
+            else:
+                _panel(work, packed, b, first, count, column, p, table)
+            for m in range(0, p.blocks, rows):
+                these = rows_at(like, table, p.rows + m)
                 numbers = times(these, p.a_row, first * p.a_k)
-                if direct:
-                    here = times(sides, 1, first * p.b_k + column)
-                    acc = _rows_times_columns(
-                        like, a, numbers, p.a_k, b, here, p.b_k, count
-                    )
-                else:
-                    acc = _rows_times_columns(
-                        like, a, numbers, p.a_k, packed, sides, width, count
-                    )
+                acc = _rows_times_columns(
+                    like, a, numbers, p.a_k, from_, start, line, count
+                )
                 if cols == width:
-                    places, there = times(these, p.J, column), times(sides, 1, column)
+                    places = times(these, p.J, column)
                     if first > 0:
                         acc = plus(acc, target, places, sides)
                     else:
-                        acc = plus(acc, bias, times(these, 0, 0), there)
+                        acc = plus(acc, bias, times(these, 0, column), sides)
                     store(acc, target, places, sides)
                 else:
-                    store(acc, last, lines, sides)
+                    store(acc, work, times(each_row(like), width, last), sides)
                     for r in range(min(rows, p.M - m)):
                         for l in range(cols):
                             place = (m + r) * p.J + column + l
                             before = target[place] if first > 0 else bias[column + l]
-                            target[place] = before + last[r * width + l]
+                            target[place] = before + work[last + r * width + l]
 
 
 @lru_cache(maxsize=256)
-def _product(dtype: Any, *sizes: int) -> Product:
-    """Return the sizes with their tables of rows and columns."""
+def _product(dtype: Any, *sizes: int) -> Array:
+    """Return the sizes, followed by the tables of rows and columns."""
     shape, (M, J) = tile_shape(dtype), sizes[:2]
-    return Product(
-        *sizes, whole(np.arange(M), shape.rows), whole(np.arange(J), shape.width)
-    )
+    rows, cols = whole(np.arange(M), shape.rows), whole(np.arange(J), shape.width)
+    numbers = Product(*sizes, len(rows), SIZES, SIZES + len(rows))
+    return np.concatenate([np.array(numbers, np.int64), rows, cols])
 
 
 def multiply(target, a, b, bias, K, a_steps, b_steps) -> None:
@@ -155,8 +159,8 @@ def multiply(target, a, b, bias, K, a_steps, b_steps) -> None:
     (M, J), shape, shares = target.shape, tile_shape(target.dtype), get_threads()
     shares = min(shares, -(-J // shape.width)) if M * J * K >= LITTLE else 1
     work = workspace(target.dtype, shares * (CHUNK + shape.rows) * shape.width)
-    p = _product(target.dtype, M, J, K, *a_steps, *b_steps)
-    launch(_multiply, shares, target.reshape(-1), a, b, bias, bias, work, p)
+    table = _product(target.dtype, M, J, K, *a_steps, *b_steps)
+    launch(_multiply, shares, target.reshape(-1), a, b, bias, bias, work, table)
 
 
 def linear(y, x, w, b) -> bool:

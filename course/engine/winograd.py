@@ -52,7 +52,6 @@ from course.compiled import compiled
 from course.device import Array
 from course.engine.cpu import workspace
 from course.engine.launch import launch
-from course.engine.matmul import _rows_times_columns
 from course.engine.tile import (
     _call,
     _load,
@@ -62,6 +61,7 @@ from course.engine.tile import (
     each_col,
     each_lane,
     each_row,
+    outer,
     shape_of,
     store,
     tile_shape,
@@ -121,7 +121,9 @@ def _both_sides(matrix):
                     ]
                     line.append(_sum(build, [weight for _, weight in down], found))
                 for across in used:
-                    found = _sum(build, [k for _, k in across], [line[k] for k, _ in across])
+                    found = _sum(
+                        build, [k for _, k in across], [line[k] for k, _ in across]
+                    )
                     _store(build, found, _pointer(context, build, b, b_array, next(there)))
             return context.get_dummy_value()
 
@@ -155,35 +157,43 @@ def part(_, b, even, odd, a, i):
 
 
 @intrinsic
-def join(_, y, i, a, even, odd, spoiled, bad, b, f, floor):
+def join(_, y, i, a, even, odd, left, spoiled, bad, b, f, floor):
     """Write y[i + 2*l] = a[even + l] + b[f], then a[odd + l] + b[f]; none below the floor.
 
-    spoiled[bad + l] becomes NaN if one of them is not finite.
+    spoiled[bad + l] becomes NaN if one of them is not finite, for l < left.
     """
 
     def generate(context, build, signature, arguments):
-        y_array, i, a_array, even, odd, check, bad, b_array, f, floor = arguments
+        y_array, i, a_array, even, odd, left, check, bad, b_array, f, floor = arguments
         lanes = tile_shape(str(y.dtype)).lanes
         vector = ir.VectorType(context.get_value_type(y.dtype), lanes)
         bias = build.load(_pointer(context, build, b, b_array, f))
         bias, floor = _splat(build, vector, bias), _splat(build, vector, floor)
         where = _pointer(context, build, spoiled, check, bad)
         found, two = _load(build, vector, where), []
+        numbers = ir.VectorType(ir.IntType(64), lanes)
+        each = ir.Constant(numbers, list(range(lanes)))
+        counted = build.icmp_signed("<", each, _splat(build, numbers, left))
         for place in (even, odd):
             pixels = _load(build, vector, _pointer(context, build, a, a_array, place))
             pixels = build.fadd(pixels, bias)
-            found = _call(build, "fma", pixels, ir.Constant(vector, None), found)
+            nothing = _call(build, "fma", pixels, ir.Constant(vector, None), found)
+            found = build.select(counted, nothing, found)
             below = build.fcmp_ordered("<=", pixels, floor)
             two.append(build.select(below, floor, pixels))
         _store(build, found, where)
         for half in (0, lanes // 2):
             order = _order(half + k // 2 + k % 2 * lanes for k in range(lanes))
-            address = _pointer(context, build, y, y_array, build.add(i, ir.IntType(64)(2 * half)))
+            address = _pointer(
+                context, build, y, y_array, build.add(i, ir.IntType(64)(2 * half))
+            )
             _store(build, build.shuffle_vector(*two, order), address)
         return context.get_dummy_value()
 
     place = types.intp
-    return types.void(y, place, a, place, place, spoiled, place, b, place, y.dtype), generate
+    return types.void(
+        *(y, place, a, place, place, place, spoiled, place, b, place, y.dtype)
+    ), generate
 
 
 def _order(places):
@@ -269,6 +279,13 @@ def _part(lines, even, odd, source, here, count):
         j = min(j, half - lanes)
         part(lines, even + j, odd + j, source, here + 2 * j)
         j += lanes
+    if half < lanes and here + 2 * lanes <= source.size:
+        part(lines, even, odd, source, here)
+        for l in range((count + 1) // 2, lanes):
+            lines[even + l] = 0
+        for l in range(half, lanes):
+            lines[odd + l] = 0
+        j = lanes
     while j < (count + 1) // 2:
         lines[even + j] = source[here + 2 * j]
         if 2 * j + 1 < count:
@@ -307,15 +324,20 @@ def _see(v, lines, source, n, i, count, slot, p):
 
 
 @compiled
-def _join(target, begin, count, lines, even, odd, spoiled, bad, b, f, floor):
-    """Write a row of pixels from two lines, with the bias, none below the floor."""
-    lanes, half, j = shape_of(zeros(target))[2], count // 2, 0
-    while half >= lanes and j < half:
-        j = min(j, half - lanes)
-        join(target, begin + 2 * j, lines, even + j, odd + j, spoiled, bad, b, f, floor)
+def _join(target, begin, count, end, lines, even, odd, spoiled, bad, b, f, floor):
+    """Write a row of pixels from two lines, with the bias, none below the floor.
+
+    Behind the row, but before the end, anything may be written.
+    """
+    lanes, half, j = shape_of(zeros(target))[2], (count + 1) // 2, 0
+    while j < count // 2 and (begin + 2 * (j + lanes) <= end or count >= 2 * lanes):
+        if begin + 2 * (j + lanes) > end:
+            j = count // 2 - lanes
+        here, left = begin + 2 * j, half - j
+        join(target, here, lines, even + j, odd + j, left, spoiled, bad, b, f, floor)
         j += lanes
     bias, found = b[f], spoiled[bad]
-    while j < (count + 1) // 2:
+    while j < half:
         one, two = lines[even + j] + bias, lines[odd + j] + bias
         found += one * 0
         target[begin + 2 * j] = floor if one <= floor else one
@@ -333,6 +355,7 @@ def _show(target, lines, m, n, i, count, slot, spoiled, bad, k, b, p):
     floor, half = target.dtype.type(0 if p.relu else -np.inf), p.half
     for f in range(k, min(k + rows, p.T)):
         plane = (n * p.T + f) * p.rows
+        end = (plane + min(p.rows, 2 * (i + count))) * p.columns
         for r in range(i, i + count):
             here, spot = (f - k) * p.line + slot + (r - i) * p.wide, bad + (r - i) * lanes
             for j in range(0, p.wide, lanes):
@@ -340,10 +363,15 @@ def _show(target, lines, m, n, i, count, slot, spoiled, bad, k, b, p):
                 _to_y(lines, there, m, times(SIXTEEN, p.m_step, here + j))
             for s in range(min(2, p.rows - 2 * r)):
                 begin, even = (plane + 2 * r + s) * p.columns, 2 * s * half
-                _join(
-                    *(target, begin, p.columns, lines, even, even + half),
-                    *(spoiled, spot, b, f, floor),
-                )
+                _join(target, begin, p.columns, end, lines, even, even + half, spoiled, spot, b, f, floor)
+
+
+@compiled
+def _filters_times_tiles(acc, u, filters, v, tiles, line, channels):
+    """Add the products of filters x neighbouring tiles over the channels."""
+    for c in range(channels):
+        acc = outer(acc, u, filters, c, v, tiles, c * line)
+    return acc
 
 
 @compiled
@@ -359,7 +387,7 @@ def _products(m, u, v, k, count, p):
         )
         for t in range(0, count, width):
             tiles = times(sides, 1, e * p.v_step + t)
-            acc = _rows_times_columns(like, u, these, 1, v, tiles, p.line, p.S)
+            acc = _filters_times_tiles(like, u, these, v, tiles, p.line, p.S)
             store(acc, m, times(places, 1, t), sides)
 
 
@@ -371,7 +399,10 @@ def _tiles(target, pooled, source, u, b, work, p, share, shares):
     mine = work[(total * lanes + 15) // 16 * 16 + share * p.room :]
     v, m, lines = mine, mine[16 * p.v_step :], mine[16 * (p.v_step + p.m_step) :]
     blocks = (total + p.block - 1) // p.block
-    first, past = blocks * share // shares * p.block, blocks * (share + 1) // shares * p.block
+    first, past = (
+        blocks * share // shares * p.block,
+        blocks * (share + 1) // shares * p.block,
+    )
     _clear(lines, 0, 4 * p.half * (p.block + 1))
     _clear(work, first * lanes, (min(past, total) - first) * lanes)
     for begin in range(first, past, p.block):
@@ -386,7 +417,20 @@ def _tiles(target, pooled, source, u, b, work, p, share, shares):
                 g = max(begin, n * p.high)
                 count, slot = min(end, (n + 1) * p.high) - g, (g - begin) * p.wide
                 after = lines[4 * p.half * (p.block + 1) :]
-                _show(target, after, m, n, g - n * p.high, count, slot, work, g * lanes, k, b, p)
+                _show(
+                    target,
+                    after,
+                    m,
+                    n,
+                    g - n * p.high,
+                    count,
+                    slot,
+                    work,
+                    g * lanes,
+                    k,
+                    b,
+                    p,
+                )
 
 
 # --- what the engine calls ----------------------------------------------------------------

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from course.compiled import user_cache
 from tests.engine.test_cpu import JOBS
 
 ROOT = Path(__file__).parents[2]
@@ -21,12 +22,16 @@ ROOT = Path(__file__).parents[2]
     ],
     ids=["sse", "avx512", "neon"],
 )
-def test_the_same_results_on_other_vector_units(environment, unit, shape, tmp_path):
-    """Every loop, compiled anew for another machine, is what the definition says."""
+def test_the_same_results_on_other_vector_units(environment, unit, shape, request):
+    """Every loop, compiled anew for another machine, is what the definition says.
+
+    That takes half a minute, once: the machine code is kept, apart from the course's own.
+    """
+    folder = user_cache() / "other-machines" / request.node.callspec.id
     done = subprocess.run(
         [sys.executable, "-m", "tests.engine.convolutions", *map(str, unit)],
         cwd=ROOT,
-        env=os.environ | environment | {"COURSE_CACHE": str(tmp_path)},
+        env=os.environ | environment | {"COURSE_CACHE": str(folder)},
         capture_output=True,
         text=True,
         timeout=300,
