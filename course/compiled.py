@@ -153,7 +153,7 @@ class Cache(FunctionCache):
         self._cache_path = str(FOLDER)
 
     def open(self) -> None:
-        """Make sure that there is a place on disk; before the first call it is not needed."""
+        """Make sure of a place on disk, which only a function that is called needs."""
         if "_impl" in self.__dict__:
             return
         theirs, config.CACHE_DIR = config.CACHE_DIR, str(FOLDER)
@@ -231,3 +231,8 @@ def compiled(function: Callable | None = None, **options: Any) -> Callable:
     if ours and FOLDER is not None and not config.DISABLE_JIT:
         loops._cache = Cache(function)
     return loops
+
+
+# For loops that only loops call. Without the way in from Python they compile faster.
+inside = partial(compiled, no_cpython_wrapper=True, _nrt=False)
+job = partial(compiled, _nrt=False)

@@ -163,7 +163,10 @@ def test_two_processes_at_once(copy):
 
 def test_two_types_at_once_are_both_kept(copy):
     """Neither process knows of the other, and neither writes what the other one wrote."""
-    program = "from course.caller import caller; print(caller({0}), len(caller.stats.cache_misses))"
+    program = (
+        "from course.caller import caller\n"
+        "print(caller({0}), len(caller.stats.cache_misses))"
+    )
     both = [start(copy, program=program.format(number)) for number in ("4", "4.5")]
     assert [finish(process) for process in both] == [["50", "1"], ["55.0", "1"]]
     for number, expected in (("4", "50"), ("4.5", "55.0")):

@@ -4,7 +4,6 @@ One fresh cache folder is filled by `course warmup`; most tests look at what it 
 """
 
 import os
-import pty
 import re
 import signal
 import subprocess
@@ -194,6 +193,8 @@ def test_nobody_is_told_in_a_test_or_a_script(tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="no pseudo-terminals")
 def test_a_terminal_is_told_once_and_only_if_it_must_wait(tmp_path):
+    import pty
+
     program = f"{ONE_LOOP}; L.tanh_forward(np.ones(3, np.float32))"
     told = []
     for _ in range(2):

@@ -35,7 +35,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
-from course.compiled import compiled
+from course.compiled import inside, job
 from course.device import Array, get_threads
 from course.engine.launch import launch
 from course.engine.tile import (
@@ -128,13 +128,13 @@ SIZES = len(Plan._fields)
 # --- the loops ----------------------------------------------------------------------------
 
 
-@compiled
+@inside
 def read(table):
     """Return the sizes of the plan."""
     return Plan(*to_fixed_tuple(table, SIZES))
 
 
-@compiled
+@inside
 def _frame(framed, start, source, n, plan):
     """Copy image n of the source into its frame; the zeros around it stay."""
     for c in range(plan.S):
@@ -146,7 +146,7 @@ def _frame(framed, start, source, n, plan):
                 row[q] = pixels[q]
 
 
-@compiled
+@inside
 def _clear(numbers, first, past):
     """Set the numbers first to past - 1 to zero."""
     cleared = numbers[first:past]
@@ -154,13 +154,13 @@ def _clear(numbers, first, past):
         cleared[k] = 0
 
 
-@compiled
+@inside
 def _channels(channel, plan):
     """Return where the source channels of a target channel's group begin."""
     return channel // (plan.T // plan.G) * (plan.S // plan.G) * plan.CS
 
 
-@compiled
+@inside
 def _filters_times_pixels(acc, w, filters, weights, framed, pixels, begin, taps):
     """Add the products of filters x neighbouring pixels over the taps."""
     for t in range(taps.size):
@@ -168,7 +168,7 @@ def _filters_times_pixels(acc, w, filters, weights, framed, pixels, begin, taps)
     return acc
 
 
-@compiled
+@inside
 def _pixels_times_filters(acc, framed, windows, begin, taps, packed, panel):
     """Add the products of pixels x neighbouring filters over the taps."""
     sides, (_, width, _) = each_col(acc), shape_of(acc)
@@ -177,7 +177,7 @@ def _pixels_times_filters(acc, framed, windows, begin, taps, packed, panel):
     return acc
 
 
-@compiled
+@inside
 def _taps_times_filters(acc, framed, taps, windows, turned, start):
     """Add the products of taps x neighbouring filters over the windows."""
     sides, (_, width, _) = each_col(acc), shape_of(acc)
@@ -186,7 +186,7 @@ def _taps_times_filters(acc, framed, taps, windows, turned, start):
     return acc
 
 
-@compiled
+@inside
 def _filters_times_taps(acc, spread, places, framed, begins, runs):
     """Add the products of filters x taps over vectors of pixels."""
     lanes = shape_of(acc)[2]
@@ -195,7 +195,7 @@ def _filters_times_taps(acc, spread, places, framed, begins, runs):
     return acc
 
 
-@compiled
+@job
 def _along_pixels(target, pooled, source, w, b, work, table, share, shares):
     """Sum over taps, tiles of filters x neighbouring pixels; a share has (image, block)."""
     plan, like = read(table), zeros(target)
@@ -240,7 +240,7 @@ def _along_pixels(target, pooled, source, w, b, work, table, share, shares):
             _pool(pooled, target, table[plan.few + k * rows], last, n, plan)
 
 
-@compiled
+@job
 def _pack(packed, w, b, _, __, work, table, share, shares):
     """Put the biases, and the weights of each tap, side by side; a share has panels."""
     plan, like = read(table), zeros(packed)
@@ -270,7 +270,7 @@ def _pack(packed, w, b, _, __, work, table, share, shares):
                     past, skipped = past + plan.stretch, skipped + plan.leap - plan.stretch
 
 
-@compiled
+@job
 def _along_filters(target, pooled, source, packed, _, work, table, share, shares):
     """Sum over taps, tiles of pixels x neighbouring filters; a share has (image, panel)."""
     plan, like = read(table), zeros(target)
@@ -318,7 +318,7 @@ def _along_filters(target, pooled, source, packed, _, work, table, share, shares
             _pool(pooled, target, table[many], table[many + width - 1], n, plan)
 
 
-@compiled
+@inside
 def _unpack(target, n, block, count, work, sums, table, many, plan):
     """Write a block of sums[pixel][filter] as planes of the target."""
     like, zero = zeros(target), target.dtype.type(0)
@@ -341,7 +341,7 @@ def _unpack(target, n, block, count, work, sums, table, many, plan):
                 target[plane + pixel] = work[sums + pixel * width + l]
 
 
-@compiled
+@inside
 def _turn(work, turned, dy, n, block, count, table, many, plan):
     """Write a stretch of the planes of dy as turned[pixel][filter]."""
     like = zeros(dy)
@@ -360,7 +360,7 @@ def _turn(work, turned, dy, n, block, count, table, many, plan):
                 work[turned + pixel * width + l] = dy[plane + pixel]
 
 
-@compiled
+@job
 def _weights(sums, x, dy, _, __, work, table, share, shares):
     """Sum over images and pixels, tiles of taps x neighbouring filters.
 
@@ -409,7 +409,7 @@ def _weights(sums, x, dy, _, __, work, table, share, shares):
                                 sums[here + i] += work[turned + i]
 
 
-@compiled
+@inside
 def _add_lines(sums, line, work, lines, count, width):
     """Add so many lines of the workspace to one line of sums."""
     total = sums[line : line + width]
@@ -418,7 +418,7 @@ def _add_lines(sums, line, work, lines, count, width):
             total[l] += work[lines + p * width + l]
 
 
-@compiled
+@job
 def _collect(dw, db, sums, _, __, work, table, share, shares):
     """Add up the shards, in order, and put the weights where they belong."""
     plan, like = read(table), zeros(dw)
@@ -445,29 +445,36 @@ def _collect(dw, db, sums, _, __, work, table, share, shares):
                     t += 1
 
 
-@compiled
+@inside
 def _pool(pooled, target, first, last, n, plan):
-    """Keep the largest number of every 2 x 2 in channels first to last; NaN is largest."""
-    W, lanes = plan.columns, shape_of(zeros(target))[2]
-    rows, half = plan.area // W // 2, W // 2
-    for c in range(first, last + 1):
-        for i in range(rows):
-            y = (n * plan.T + c) * plan.area + 2 * i * W
-            z, j = ((n * plan.T + c) * rows + i) * half, 0
-            while half >= lanes and j < half:
-                j = min(j, half - lanes)
-                pool(pooled, z + j, target, y + 2 * j, W)
-                j += lanes
-            while j < half:
-                best = target[y + 2 * j]
-                for place in (y + 2 * j + 1, y + W + 2 * j, y + W + 2 * j + 1):
-                    pixel = target[place]
-                    best = pixel if pixel > best or pixel != pixel else best
-                pooled[z + j] = best
-                j += 1
+    """Keep the largest number of every 2 x 2 in channels first to last."""
+    W = plan.columns
+    rows = plan.area // W // 2
+    for c in range(n * plan.T + first, n * plan.T + last + 1):
+        pool_rows(pooled, c * rows * (W // 2), target, c * plan.area, rows, W)
 
 
-@compiled
+@inside
+def pool_rows(pooled, z, target, y, rows, W):
+    """Write the largest of every 2 x 2 from target[y] on, row by row; NaN is largest."""
+    lanes, half = shape_of(zeros(target))[2], W // 2
+    for _ in range(rows):
+        j = 0
+        while half >= lanes and j < half:
+            j = min(j, half - lanes)
+            pool(pooled, z + j, target, y + 2 * j, W)
+            j += lanes
+        while j < half:
+            best = target[y + 2 * j]
+            for place in (y + 2 * j + 1, y + W + 2 * j, y + W + 2 * j + 1):
+                pixel = target[place]
+                best = pixel if pixel > best or pixel != pixel else best
+            pooled[z + j] = best
+            j += 1
+        y, z = y + 2 * W, z + half
+
+
+@job
 def _pool_relu_dx(dy, dz, y, _, __, work, table, share, shares):
     """Send dz to the first largest of every 2 x 2 of y, if above 0; a share has planes."""
     plan, lanes, zero = read(table), shape_of(zeros(dy))[2], dy.dtype.type(0)
@@ -498,7 +505,7 @@ def _pool_relu_dx(dy, dz, y, _, __, work, table, share, shares):
                 j += 1
 
 
-@compiled
+@inside
 def _spread(work, spread, dy, plane, table, plan):
     """Write a plane of dy as the vectors of the plan, each pixel once, else zeros.
 
@@ -521,7 +528,7 @@ def _spread(work, spread, dy, plane, table, plan):
     return found
 
 
-@compiled
+@job
 def _few_weights(sums, x, dy, _, __, work, table, share, shares):
     """Sum over images and pixels, tiles of few filters x taps; the lanes are pixels.
 
@@ -564,7 +571,7 @@ def _few_weights(sums, x, dy, _, __, work, table, share, shares):
                         sums[(part + p) * size + t + q] += work[small + p * cols + q]
 
 
-@compiled
+@job
 def _depthwise(target, pooled, source, w, b, work, table, share, shares):
     """Sum over taps where every channel has its own filter, 8 vectors of pixels at a time.
 
@@ -596,7 +603,7 @@ def _depthwise(target, pooled, source, w, b, work, table, share, shares):
             _pool(pooled, target, 0, 0, n, plan)
 
 
-@compiled
+@job
 def _depthwise_weights(dw, db, x, dy, _, work, table, share, shares):
     """Sum dy times x over images and pixels, 8 taps at a time; a share has channels."""
     plan, like, C = read(table), zeros_row(dw), db.size
@@ -795,10 +802,14 @@ def convolve(y, x, w, b, stride, frame, dilation, G, relu=False, pooled=None) ->
     key = _key(x.shape, w.shape, stride, frame, dilation, G)
     if not _suits(key, y):
         return False
+    from course.engine import winograd  # which imports this module
+
     x, w, b = map(usable, (x, w, b))
     pool = pooled is not None
-    plan = forward_plan(x.dtype, *key, y.shape[3], int(relu), int(pool))
-    _planes(y, pooled if pool else y, x, w, b, *plan)
+    for part in winograd.correlate(y, pooled, x, w, b, key, relu=relu):
+        key = _key(x[part].shape, w.shape, stride, frame, dilation, G)
+        plan = forward_plan(x.dtype, *key, y.shape[3], int(relu), int(pool))
+        _planes(y[part], (pooled if pool else y)[part], x[part], w, b, *plan)
     return True
 
 
@@ -827,7 +838,12 @@ def convolve_backward(dx, dw, db, dy, x, w, stride, frame, dilation, G) -> bool:
         return False
     dy = usable(dy)
     if dx is not None:
-        _fill_dx(dx, dy, usable(w), key)
+        from course.engine import winograd
+
+        w, zero = usable(w), np.zeros(dx.shape[1], dx.dtype)
+        for part in winograd.correlate(dx, None, dy, w, zero, key, turned=True):
+            one = _key(dx[part].shape, w.shape, stride, frame, dilation, G)
+            _fill_dx(dx[part], dy[part], w, zero, one)
     if dw is not None:
         _fill_dw(dw, db, dy, usable(x), key)
     return True
@@ -880,10 +896,9 @@ def _planes(target, pooled, source, w, b, plan: Plan, table: Array) -> None:
     launch(_along_filters, shares, *arrays[:3], packed, b, work, table)
 
 
-def _fill_dx(dx, dy, w, key: tuple) -> None:
+def _fill_dx(dx, dy, w, zero, key: tuple) -> None:
     """Fill dx, one kind of pixel after the other."""
     SH, SW = key[6]
-    zero = np.zeros(dx.shape[1], dx.dtype)
     for (a, b), (plan, table) in dx_plans(dx.dtype, *key).items():
         part = dx[:, :, a::SH, b::SW]
         if not plan.taps:  # between the windows
@@ -911,7 +926,8 @@ def _fill_dw(dw, db, dy, x, key: tuple) -> None:
         work = workspace(x.dtype, size + shares * each)
         work, sums = work[size:], work[:size]
         launch(_few_weights, shares, sums, *arrays, db, db, work, table)
-        both = sums.reshape(plan.shards, plan.T, taps + 1).sum(axis=0)
+        with np.errstate(invalid="ignore", over="ignore"):  # inf - inf, as in any loop
+            both = sums.reshape(plan.shards, plan.T, taps + 1).sum(axis=0)
         dw[...], db[...] = both[:, :-1].reshape(dw.shape), both[:, -1]
     else:
         size = plan.shards * plan.manys * (taps + 1)

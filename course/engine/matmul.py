@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
-from course.compiled import compiled
+from course.compiled import inside, job
 from course.device import Array, get_threads
 from course.engine.cpu import CHUNK, LITTLE, usable, whole, workspace
 from course.engine.launch import launch
@@ -60,7 +60,7 @@ class Product(NamedTuple):
 SIZES = len(Product._fields)
 
 
-@compiled
+@inside
 def _panel(work, packed, b, first, count, column, p, table):
     """Copy b[first : first + count], a tile wide from the column on.
 
@@ -92,7 +92,7 @@ def _panel(work, packed, b, first, count, column, p, table):
         k += 1
 
 
-@compiled
+@inside
 def _rows_times_columns(acc, a, rows, step, b, start, line, count):
     """Add the products of numbers of a by lines of b."""
     columns = times(each_col(acc), 1, start)
@@ -101,7 +101,7 @@ def _rows_times_columns(acc, a, rows, step, b, start, line, count):
     return acc
 
 
-@compiled
+@job
 def _multiply(target, a, b, bias, _, work, table, share, shares):
     """Sum over k, tiles of rows x neighbouring columns; a share has panels of columns."""
     p, like = Product(*to_fixed_tuple(table, SIZES)), zeros(target)

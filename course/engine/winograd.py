@@ -21,7 +21,7 @@ m3 = (d1 - d3) g2, and m0 + m1 + m2 = d0 g0 + d1 g1 + d2 g2.
 (2) and (4) are sums only, and each is paid once for many products if there are many filters
 and channels. (3) is 16 matrix products, of filters x channels by channels x tiles: register
 tiles of 6 filters x 16 tiles, as in course/engine/matmul.py. A block of tiles goes through
-(2) to (4) before the next, so that v and m stay in the second cache.
+(2) to (4) before the next, so that v and m stay in the cache.
 
 dx is the same with dy in place of x, the filters turned by half a turn, and their channels
 exchanged.
@@ -47,10 +47,10 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+from numba.np.unsafe.ndarray import to_fixed_tuple
 
-from course.compiled import compiled
-from course.device import Array
-from course.engine.cpu import workspace
+from course.compiled import inside, job
+from course.engine.cpu import _clear, _shares, pool_rows, workspace
 from course.engine.launch import launch
 from course.engine.tile import (
     _call,
@@ -75,7 +75,45 @@ BT = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
 AT = ((1, 1, 1, 0), (0, 1, -1, -1))
 NINE = tuple(range(9))  # the elements of g,
 SIXTEEN = tuple(range(16))  # and those of u, v and m
-ROOM = 1 << 18  # bytes of v: half of a second cache
+ROOM = 1 << 20  # bytes of v: small in a third cache, but u is read for many tiles
+
+
+class Tiling(NamedTuple):
+    """Sizes, and the steps through u, v and m. "Source" is x (dy for dx), "target" y (dx).
+
+    u is [element][filter][channel], v is [element][channel][tile], and m is as v, for the
+    few filters of one register tile. No step between elements is a multiple of 4 KB:
+    places so far apart share a place in the first cache.
+    """
+
+    N: int  # images
+    S: int  # channels of the source
+    T: int  # channels of the target
+    H: int  # height and width of a source plane,
+    W: int
+    top: int  # and the zeros above it and before it
+    left: int
+    rows: int  # of pixels in a target plane
+    columns: int
+    relu: int  # 1 if what is below zero becomes zero
+    pool: int  # 1 if the largest of every 2 x 2 goes to a second target
+    filter_step: int  # in w, from one channel of the target to the next,
+    channel_step: int  # and from one of the source to the next
+    turned: int  # 1 if filters are turned by half a turn
+    high: int  # rows of tiles in a plane,
+    wide: int  # tiles in a row,
+    block: int  # rows of tiles, of one image or several, that go together
+    row: int  # in u, from one filter to the next
+    u_step: int  # and from one element to the next
+    line: int  # in v and m, from one row to the next; a gap for vectors that end later
+    v_step: int  # and from one element to the next
+    m_step: int
+    half: int  # even columns of a row of the frame; as many odd ones follow
+    room: int  # numbers of the workspace for a thread,
+    flags: int  # and before them, one vector for each row of tiles: NaN if it is spoiled
+
+
+SIZES = len(Tiling._fields)
 
 
 # --- the words ----------------------------------------------------------------------------
@@ -170,17 +208,21 @@ def join(_, y, i, a, even, odd, left, spoiled, bad, b, f, floor):
         bias = build.load(_pointer(context, build, b, b_array, f))
         bias, floor = _splat(build, vector, bias), _splat(build, vector, floor)
         where = _pointer(context, build, spoiled, check, bad)
-        found, two = _load(build, vector, where), []
-        numbers = ir.VectorType(ir.IntType(64), lanes)
+        zero, two = ir.Constant(vector, None), []
+        numbers = ir.VectorType(ir.IntType(32), lanes)
         each = ir.Constant(numbers, list(range(lanes)))
+        left = build.trunc(left, numbers.element)
         counted = build.icmp_signed("<", each, _splat(build, numbers, left))
+        nothing = zero  # and NaN where a pixel is not finite, since inf * 0 is NaN
         for place in (even, odd):
             pixels = _load(build, vector, _pointer(context, build, a, a_array, place))
             pixels = build.fadd(pixels, bias)
-            nothing = _call(build, "fma", pixels, ir.Constant(vector, None), found)
-            found = build.select(counted, nothing, found)
+            nothing = _call(build, "fma", pixels, zero, nothing)
             below = build.fcmp_ordered("<=", pixels, floor)
             two.append(build.select(below, floor, pixels))
+        found = build.fadd(
+            _load(build, vector, where), build.select(counted, nothing, zero)
+        )
         _store(build, found, where)
         for half in (0, lanes // 2):
             order = _order(half + k // 2 + k % 2 * lanes for k in range(lanes))
@@ -205,42 +247,10 @@ def _order(places):
 # --- the loops ----------------------------------------------------------------------------
 
 
-class Tiling(NamedTuple):
-    """Sizes, and the steps through u, v and m. "Source" is x (dy for dx), "target" y (dx).
-
-    u is [element][filter][channel], v is [element][channel][tile], and m is as v, for the
-    few filters of one register tile. No step between elements is a multiple of 4 KB:
-    places so far apart share a place in the first cache.
-    """
-
-    N: int  # images
-    S: int  # channels of the source
-    T: int  # channels of the target
-    H: int  # height and width of a source plane,
-    W: int
-    top: int  # and the zeros above it and before it
-    left: int
-    rows: int  # of pixels in a target plane
-    columns: int
-    relu: int  # 1 if what is below zero becomes zero
-    filter_step: int  # in w, from one channel of the target to the next,
-    channel_step: int  # and from one of the source to the next
-    turned: int  # 1 if filters are turned by half a turn
-    high: int  # rows of tiles in a plane,
-    wide: int  # tiles in a row,
-    block: int  # rows of tiles, of one image or several, that go together
-    row: int  # in u, from one filter to the next
-    u_step: int  # and from one element to the next
-    line: int  # in v and m, from one row to the next; a gap for vectors that end later
-    v_step: int  # and from one element to the next
-    m_step: int
-    half: int  # even columns of a row of the frame; as many odd ones follow
-    room: int  # for v, m and lines
-
-
-@compiled
-def _filters(u, w, _, __, ___, work, plan, share, shares):
+@job
+def _filters(u, w, _, __, ___, work, table, share, shares):
     """Compute (1); a share has filters."""
+    plan = _read(table)
     numbers = each_lane(zeros(u))
     lanes, sign = shape_of(zeros(u))[2], 1 - 2 * plan.turned
     size, first, step = plan.row, plan.turned * 8 * plan.row, sign * plan.row
@@ -258,20 +268,26 @@ def _filters(u, w, _, __, ___, work, plan, share, shares):
                     there = first + t * step + c + l
                     g[there] = w[here + l * plan.channel_step + t]
                 t += 1
+            c += lanes
+        for c in range(0, plan.S, lanes):
             there = times(SIXTEEN, plan.u_step, f * size + c)
             _to_u(u, there, g, times(NINE, size, c))
-            c += lanes
 
 
-@compiled
-def _clear(lines, first, count):
-    """Write zeros."""
-    line, zero = lines[first : first + count], lines.dtype.type(0)
-    for j in range(count):
-        line[j] = zero
+@inside
+def _read(table):
+    """Return the plan."""
+    return Tiling(*to_fixed_tuple(table, SIZES))
 
 
-@compiled
+@inside
+def _rows_of(n, begin, end, p):
+    """Return the first of the rows of tiles of image n in the block, and their count."""
+    first = max(begin, n * p.high)
+    return first - n * p.high, min(end, (n + 1) * p.high) - first
+
+
+@inside
 def _part(lines, even, odd, source, here, count):
     """Write a row of pixels to two lines: the first, third, ... and the others."""
     lanes, half, j = shape_of(zeros(source))[2], count // 2, 0
@@ -293,7 +309,7 @@ def _part(lines, even, odd, source, here, count):
         j += 1
 
 
-@compiled
+@inside
 def _see(v, lines, source, n, i, count, slot, p):
     """Compute (2) for `count` rows of tiles of image n, from row i on.
 
@@ -315,7 +331,7 @@ def _see(v, lines, source, n, i, count, slot, p):
                 here = ((n * p.S + c) * p.H + h) * p.W
                 _part(lines, start + even, start + other, source, here, p.W)
             else:
-                _clear(lines, start, 2 * half)
+                _clear(lines, start, start + 2 * half)
         for k in range(count):
             there = c * p.line + slot + k * p.wide
             for j in range(0, p.wide, lanes):
@@ -323,7 +339,7 @@ def _see(v, lines, source, n, i, count, slot, p):
                 _to_v(v, times(SIXTEEN, p.v_step, there + j), lines, here)
 
 
-@compiled
+@inside
 def _join(target, begin, count, end, lines, even, odd, spoiled, bad, b, f, floor):
     """Write a row of pixels from two lines, with the bias, none below the floor.
 
@@ -348,25 +364,26 @@ def _join(target, begin, count, end, lines, even, odd, spoiled, bad, b, f, floor
     spoiled[bad] = found
 
 
-@compiled
-def _show(target, lines, m, n, i, count, slot, spoiled, bad, k, b, p):
-    """Compute (4) for `count` rows of tiles of image n and filters from k on."""
+@inside
+def _show(target, lines, m, n, i, count, slot, spoiled, b, k, p):
+    """Compute (4) for `count` rows of tiles of image n, from row i, and filters from k."""
     rows, _, lanes = shape_of(zeros(target))
     floor, half = target.dtype.type(0 if p.relu else -np.inf), p.half
     for f in range(k, min(k + rows, p.T)):
         plane = (n * p.T + f) * p.rows
         end = (plane + min(p.rows, 2 * (i + count))) * p.columns
         for r in range(i, i + count):
-            here, spot = (f - k) * p.line + slot + (r - i) * p.wide, bad + (r - i) * lanes
+            here, bad = (f - k) * p.line + slot + (r - i) * p.wide, (n * p.high + r) * lanes
             for j in range(0, p.wide, lanes):
                 there = (j, half + j, 2 * half + j, 3 * half + j)
                 _to_y(lines, there, m, times(SIXTEEN, p.m_step, here + j))
             for s in range(min(2, p.rows - 2 * r)):
                 begin, even = (plane + 2 * r + s) * p.columns, 2 * s * half
-                _join(target, begin, p.columns, end, lines, even, even + half, spoiled, spot, b, f, floor)
+                odd, long = even + half, p.columns
+                _join(target, begin, long, end, lines, even, odd, spoiled, bad, b, f, floor)
 
 
-@compiled
+@inside
 def _filters_times_tiles(acc, u, filters, v, tiles, line, channels):
     """Add the products of filters x neighbouring tiles over the channels."""
     for c in range(channels):
@@ -374,7 +391,7 @@ def _filters_times_tiles(acc, u, filters, v, tiles, line, channels):
     return acc
 
 
-@compiled
+@inside
 def _products(m, u, v, k, count, p):
     """Compute (3) for a few filters from k on and so many tiles."""
     like = zeros(m)
@@ -391,84 +408,116 @@ def _products(m, u, v, k, count, p):
             store(acc, m, times(places, 1, t), sides)
 
 
-@compiled
-def _tiles(target, pooled, source, u, b, work, p, share, shares):
+@job
+def _tiles(target, pooled, source, u, b, work, table, share, shares):
     """Compute (2) to (4); a share has blocks of rows of tiles, of all images."""
-    rows, _, lanes = shape_of(zeros(target))
-    total = p.N * p.high
-    mine = work[(total * lanes + 15) // 16 * 16 + share * p.room :]
-    v, m, lines = mine, mine[16 * p.v_step :], mine[16 * (p.v_step + p.m_step) :]
+    p, (rows, _, lanes) = _read(table), shape_of(zeros(target))
+    total, before = p.N * p.high, 16 * (p.v_step + p.m_step)
+    after = before + 4 * p.half * (p.block + 1)
+    mine = work[p.flags + share * p.room :]
+    v, m, lines, sums = mine, mine[16 * p.v_step :], mine[before:], mine[after:]
     blocks = (total + p.block - 1) // p.block
     first, past = (
         blocks * share // shares * p.block,
         blocks * (share + 1) // shares * p.block,
     )
-    _clear(lines, 0, 4 * p.half * (p.block + 1))
-    _clear(work, first * lanes, (min(past, total) - first) * lanes)
+    _clear(lines, 0, after - before)
+    _clear(work, first * lanes, min(past, total) * lanes)
     for begin in range(first, past, p.block):
         end = min(begin + p.block, total)
-        for n in range(begin // p.high, (end - 1) // p.high + 1):
-            g = max(begin, n * p.high)
-            count, slot = min(end, (n + 1) * p.high) - g, (g - begin) * p.wide
-            _see(v, lines, source, n, g - n * p.high, count, slot, p)
+        images = begin // p.high, (end - 1) // p.high + 1
+        for n in range(images[0], images[1]):
+            i, count = _rows_of(n, begin, end, p)
+            slot = (n * p.high + i - begin) * p.wide
+            _see(v, lines, source, n, i, count, slot, p)
         for k in range(0, p.T, rows):
             _products(m, u, v, k, (end - begin) * p.wide, p)
-            for n in range(begin // p.high, (end - 1) // p.high + 1):
-                g = max(begin, n * p.high)
-                count, slot = min(end, (n + 1) * p.high) - g, (g - begin) * p.wide
-                after = lines[4 * p.half * (p.block + 1) :]
-                _show(
-                    target,
-                    after,
-                    m,
-                    n,
-                    g - n * p.high,
-                    count,
-                    slot,
-                    work,
-                    g * lanes,
-                    k,
-                    b,
-                    p,
-                )
+            for n in range(images[0], images[1]):
+                i, count = _rows_of(n, begin, end, p)
+                slot = (n * p.high + i - begin) * p.wide
+                _show(target, sums, m, n, i, count, slot, work, b, k, p)
+                if p.pool:
+                    for f in range(k, min(k + rows, p.T)):
+                        plane, down = n * p.T + f, p.rows // 2
+                        z = (plane * down + i) * (p.columns // 2)
+                        y = (plane * p.rows + 2 * i) * p.columns
+                        here = min(count, down - i)
+                        pool_rows(pooled, z, target, y, here, p.columns)
 
 
 # --- what the engine calls ----------------------------------------------------------------
 
 
 @lru_cache(maxsize=256)
-def _tiling(dtype, N, S, T, H, W, top, left, rows, columns, turned, relu, shares, block):
-    """Return the plan, and the numbers in u."""
-    shape = tile_shape(dtype)
-    high, wide = -(-rows // 2), -(-columns // 2)
-    if not block:
-        most = max(1, ROOM // (16 * S * dtype.itemsize * wide))
-        most = max(1, min(most, -(-N * high // shares)))
-        block = min(range(1, most + 1), key=lambda k: (-(-k * wide // shape.width) / k, -k))
-    row = -(-S // 16) * 16
-    u_step = -(-T // shape.rows) * shape.rows * row + 16
-    line = (-(-block * wide // shape.width) + 1) * shape.width
-    line = -(-line // 16) * 16
+def _tiling(dtype, N, S, T, H, W, top, left, rows, columns, relu, pool, turned, shares):
+    """Return the plan, and the same as an array; or None if the plain loops are faster."""
+    shape, (high, wide) = tile_shape(dtype), (-(-rows // 2), -(-columns // 2))
+
+    def longest(block):
+        """Return the tiles that the thread with most blocks computes, empty ones too."""
+        blocks = -(-N * high // block)
+        return -(-blocks // shares) * _whole(block * wide, shape.width), -block
+
+    most = max(1, min(ROOM // (16 * S * dtype.itemsize * wide), N * high))
+    block = min(range(1, most + 1), key=longest)
+    tiles = _whole(block * wide, shape.width)
+    if not _pays(N * rows * columns / 4, S, T, -(-N * high // block), tiles, shape.rows):
+        return None
+    row = _whole(S, 16)
+    u_step = _whole(T, shape.rows) * row + 16
+    line = tiles + shape.width
     v_step, m_step, half = S * line + 16, shape.rows * line + 16, wide + 2 * shape.lanes
-    half = -(-half // 8) * 8
-    room = 16 * (v_step + m_step) + 4 * half * (block + 2)
-    steps = (9, T * 9) if turned else (S * 9, 9)
-    return Tiling(
-        *(N, S, T, H, W, top, left, rows, columns, relu, *steps, turned),
-        *(high, wide, block, row, u_step, line, v_step, m_step, half, -(-room // 16) * 16),
+    room = max(16 * (v_step + m_step) + 4 * half * (block + 2), 9 * row)
+    plan = Tiling(
+        *(N, S, T, H, W, top, left, rows, columns, int(relu), int(pool)),
+        *((9, T * 9) if turned else (S * 9, 9)),
+        *(int(turned), high, wide, block, row, u_step, line, v_step, m_step, half),
+        *(_whole(room, 16), _whole(N * high * shape.lanes, 16)),
     )
+    return plan, np.array(plan)
 
 
-def correlate(y, pooled, x, w, b, top, left, turned, relu, shares, block=0):
-    """Return which images..."""
-    (N, S, H, W), (_, T, rows, columns), lanes = x.shape, y.shape, tile_shape(x.dtype).lanes
+def _pays(quads: float, S: int, T: int, blocks: int, tiles: int, rows: int) -> bool:
+    """Say whether `quads` of 2 x 2 pixels cost less as so many blocks of tiles.
+
+    Costs are in products; those of the transforms are measured.
+    """
+    u = 600 * S * T + 320 * S * T * blocks  # made once, and read by every block
+    each = 220 * S + 260 * T + 16 * S * _whole(T, rows)
+    return 36 * S * T * quads > 1.1 * (u + each * blocks * tiles)
+
+
+def _whole(count: int, multiple: int) -> int:
+    """Return the count, rounded up to a multiple."""
+    return -(-count // multiple) * multiple
+
+
+def correlate(target, pooled, source, w, b, key, turned=False, relu=False) -> list[slice]:
+    """Fill the target, and return the parts of the batch that are left to other loops.
+
+    These are all of it if those are faster. `turned` is for dx. `key` is that of
+    course/engine/cpu.py.
+    """
+    everything = [slice(None)]
+    N, *_, kernel, stride, ((top, bottom), (left, right)), dilation, G = key
+    if (kernel, stride, dilation, G, N) != ((3, 3), (1, 1), (1, 1), 1, len(source)):
+        return everything
+    if max(top, bottom, left, right) > 2:  # for dx, dy would be cut instead of framed
+        return everything
+    if turned:
+        top, left = 2 - top, 2 - left
+    (N, S, H, W), (_, T, rows, columns) = source.shape, target.shape
+    shares, pool = _shares(target.size * S * 9), pooled is not None
     sizes = N, S, T, H, W, top, left, rows, columns
-    plan = _tiling(x.dtype, *sizes, int(turned), int(relu), shares, block)
-    flags = N * plan.high * lanes
-    needed = -(-flags // 16) * 16 + shares * max(plan.room, 9 * plan.row)
-    work = workspace(x.dtype, 16 * plan.u_step + needed)
-    u, work = work[: 16 * plan.u_step], work[16 * plan.u_step :]
-    y, x, w = (a.reshape(-1) for a in (y, x, w))
-    launch(_filters, shares, u, w, b, b, b, work, plan)
-    launch(_tiles, shares, y, y, x, u, b, work, plan)
-    return np.isnan(work[:flags].reshape(N, -1)).any(1)
+    found = _tiling(source.dtype, *sizes, relu, pool, turned, shares)
+    if found is None:
+        return everything
+    plan, table = found
+    size = 16 * plan.u_step
+    work = workspace(source.dtype, size + plan.flags + shares * plan.room)
+    u, work = work[:size], work[size:]
+    flat = [a.reshape(-1) for a in (target, pooled if pool else target, source)]
+    launch(_filters, shares, u, w.reshape(-1), b, b, b, work, table)
+    launch(_tiles, shares, *flat, u, b, work, table)
+    spoiled = work[: N * plan.high * tile_shape(source.dtype).lanes].reshape(N, -1)
+    return [slice(n, n + 1) for n in np.flatnonzero(np.isnan(spoiled).any(axis=1))]

@@ -86,7 +86,8 @@ def _y_cpu_run(y, xp, w, b, G, DH, DW, first, past):
                     for k in range(run.size):
                         run[k] += tap * seen[k]
         for i in range(HO):
-            y[n, f, i] = run[i * WP : i * WP + WO]
+            for j in range(WO):
+                y[n, f, i, j] = run[i * WP + j]
 
 
 @compiled
@@ -160,8 +161,11 @@ def _geometry(x_shape, w_shape, stride, padding, dilation, groups):
             f"x has {C} channels, w expects {CG * G}"
             + f" ({CG} in each of {G} groups)" * (G > 1)
         )
-    if KH < 1 or KW < 1:
-        raise ValueError(f"w has shape {w_shape}; a filter needs at least 1 x 1 taps")
+    if min(w_shape) < 1 and C:
+        raise ValueError(
+            f"w has shape {w_shape}; there must be at least one filter, and "
+            "a filter needs at least 1 x 1 taps"
+        )
     stride, dilation = pair("stride", stride), pair("dilation", dilation)
     frame = pads(padding, (H, W), (KH, KW), stride, dilation)
     size = (
