@@ -18,7 +18,7 @@ QUARTERS = {"kernel_size": (2, 2), "stride": (2, 2), "dilation": (1, 1)}
 
 
 class Fused:
-    """A convolution, the ReLU after it, and the 2 x 2 max-pool after that if there is one."""
+    """A convolution, the ReLU after it, and the 2 x 2 max-pool after that, if any."""
 
     def __init__(self, conv: Conv2d, relu: ReLU, pool: MaxPool2d | None):
         self.conv, self.relu, self.pool = conv, relu, pool

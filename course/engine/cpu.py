@@ -511,20 +511,21 @@ def _spread(work, spread, dy, plane, table, plan):
 
     Return the sum of the pixels.
     """
-    lanes, zero, end = shape_of(zeros(dy))[2], dy.dtype.type(0), 0
-    found = zero
-    for v in range(plan.vectors):
-        begin, vector = (
-            table[plan.run_to + v],
-            work[spread + v * lanes : spread + (v + 1) * lanes],
-        )
-        pixels = dy[plane + begin : plane + begin + lanes]
-        for l in range(lanes):
-            number = pixels[l]
-            number = number if begin + l >= end else zero
-            vector[l] = number
-            found += number
-        end = max(end, begin + lanes)
+    lanes, found = shape_of(zeros(dy))[2], dy.dtype.type(0)
+    v, end = 0, 0
+    while v < plan.vectors:
+        begin, first = table[plan.run_to + v], v
+        v += 1
+        while v < plan.vectors and table[plan.run_to + v] == begin + (v - first) * lanes:
+            v += 1  # vectors one behind the other are copied in one go
+        again = max(end - begin, 0)
+        end = begin + (v - first) * lanes
+        _clear(work, spread + first * lanes, spread + first * lanes + again)
+        here = work[spread + first * lanes + again : spread + v * lanes]
+        pixels = dy[plane + begin + again : plane + end]
+        for k in range(here.size):
+            here[k] = pixels[k]
+            found += pixels[k]
     return found
 
 
@@ -573,7 +574,7 @@ def _few_weights(sums, x, dy, _, __, work, table, share, shares):
 
 @job
 def _depthwise(target, pooled, source, w, b, work, table, share, shares):
-    """Sum over taps where every channel has its own filter, 8 vectors of pixels at a time.
+    """Sum over taps where every channel has its own filter, a long row of pixels at a time.
 
     A share has planes; to the plan each plane is an image.
     """
@@ -605,7 +606,7 @@ def _depthwise(target, pooled, source, w, b, work, table, share, shares):
 
 @job
 def _depthwise_weights(dw, db, x, dy, _, work, table, share, shares):
-    """Sum dy times x over images and pixels, 8 taps at a time; a share has channels."""
+    """Sum dy times x over images and pixels, many taps at a time; a share has channels."""
     plan, like, C = read(table), zeros_row(dw), db.size
     _, width, lanes = shape_of(like)
     cols, long, taps = width // lanes, plan.vectors * lanes, plan.taps

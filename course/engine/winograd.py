@@ -75,6 +75,7 @@ BT = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
 AT = ((1, 1, 1, 0), (0, 1, -1, -1))
 NINE = tuple(range(9))  # the elements of g,
 SIXTEEN = tuple(range(16))  # and those of u, v and m
+MAKE, READ = 400, 250  # what making (1) costs, and reading u for a block, as products
 ROOM = 1 << 20  # bytes of v: small in a third cache, but u is read for many tiles
 
 
@@ -454,9 +455,9 @@ def _tiling(dtype, N, S, T, H, W, top, left, rows, columns, relu, pool, turned, 
     shape, (high, wide) = tile_shape(dtype), (-(-rows // 2), -(-columns // 2))
 
     def longest(block):
-        """Return the tiles that the thread with most blocks computes, empty ones too."""
-        blocks = -(-N * high // block)
-        return -(-blocks // shares) * _whole(block * wide, shape.width), -block
+        """Return what the thread with most blocks computes, in products of whole tiles."""
+        blocks, tiles = -(-N * high // block), _whole(block * wide, shape.width)
+        return -(-blocks // shares) * (tiles + READ / 16), -block
 
     most = max(1, min(ROOM // (16 * S * dtype.itemsize * wide), N * high))
     block = min(range(1, most + 1), key=longest)
@@ -480,10 +481,10 @@ def _tiling(dtype, N, S, T, H, W, top, left, rows, columns, relu, pool, turned, 
 def _pays(quads: float, S: int, T: int, blocks: int, tiles: int, rows: int) -> bool:
     """Say whether `quads` of 2 x 2 pixels cost less as so many blocks of tiles.
 
-    Costs are in products; those of the transforms are measured.
+    Costs are counted in products. Those of (2) and (4) are measured.
     """
-    u = 600 * S * T + 320 * S * T * blocks  # made once, and read by every block
-    each = 220 * S + 260 * T + 16 * S * _whole(T, rows)
+    u = (MAKE + READ * blocks) * S * T
+    each = 180 * S + 230 * T + 16 * S * _whole(T, rows)
     return 36 * S * T * quads > 1.1 * (u + each * blocks * tiles)
 
 

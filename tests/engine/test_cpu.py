@@ -125,7 +125,7 @@ def test_maps_around_the_width_of_a_vector(W, groups, dtype):
     numbers = arrays(case, dtype)
     found = run(case, *numbers)
     if found is None:  # depthwise, and no vector fits
-        assert groups == 5 and W < tile_shape(np.dtype(dtype)).lanes
+        assert groups == 5 and tile_shape(np.dtype(dtype)).lanes > W
         return
     compare(found, case, *numbers)
 

@@ -81,9 +81,7 @@ def test_threads_are_started(threads, monkeypatch):
     """Else the test above compares one thread with one thread."""
     started = []
     real = launch._on_threads
-    monkeypatch.setattr(
-        launch, "_on_threads", lambda *a: started.append(a[1]) or real(*a)
-    )
+    monkeypatch.setattr(launch, "_on_threads", lambda *a: started.append(a[1]) or real(*a))
     threads(3)
     bits(CASES["groups-of-many"])
     assert started and set(started) == {3}
