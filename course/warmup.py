@@ -117,6 +117,7 @@ WORKS: dict[str, tuple[Callable, ...]] = {
         layer(L.LocallyConnected2d, 4, 3, (7, 6), 3),
         training,
     ),
+    "Winograd": (layer(L.Conv2d, 64, 64, 3, padding=1, x=(2, 64, 16, 16)),),
     "up-sampling": (layer(L.Upsample, 2), layer(L.Upsample, 2, "bilinear")),
     "batch norm": (layer(L.BatchNorm2d, 4), layer(L.BatchNorm1d, 12, x=ROWS)),
     "max pooling": (layer(L.MaxPool2d, 2), layer(L.MaxPool2d, 3, 2, padding=1)),

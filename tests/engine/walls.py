@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from course.engine import cpu, matmul
+from course.engine import cpu, matmul, winograd
 from tests.engine.convolutions import CASES, Found, arrays, compare
 
 PAGE = mmap.PAGESIZE
@@ -34,6 +34,7 @@ def walled(a: Any, at_end: bool) -> Any:
 def convolutions(at_end: bool, dtype: Any) -> None:
     """Check every convolution between walls, workspaces as well."""
     cpu.workspace = lambda kind, size: walled(np.full(size, np.nan, kind), at_end)
+    winograd.workspace = cpu.workspace
     for case in CASES.values():
         numbers = [walled(a, at_end) for a in arrays(case, dtype)]
         x, w, b, dy = numbers
