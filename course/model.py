@@ -28,8 +28,13 @@ class Sequential:
                     f"layer {position} is a {type(layer).__name__}, not a Layer; "
                     "write Sequential(a, b, c), not Sequential([a, b, c])"
                 )
-        self.layers = layers
+        self._layers = layers
         self._steps = fuse(layers)
+
+    @property
+    def layers(self) -> tuple[Layer, ...]:
+        """Return the layers, first to last; another network is another Sequential."""
+        return self._layers
 
     def __iter__(self) -> Iterator[Layer]:
         """Yield the layers, first to last."""

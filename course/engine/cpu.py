@@ -11,14 +11,19 @@ where x is one flat array, framed in zeros, at[pixel] is where the window of an 
 pixel begins and tap[t] how far tap t = (c,u,v) lies behind it. Kernel size, stride,
 padding, dilation and groups are in these two tables and nowhere else: see `Plan`.
 
-Three loops compute this, all of them `acc += number x vector` (course/engine/tile.py):
+Loops compute this in three ways, all of them `acc += number x vector`
+(course/engine/tile.py):
 
     along filters   a tile is 6 pixels x 16 filters; the weights are packed so that the
                     filters of a tap lie side by side. Any geometry.
     along pixels    a tile is 6 filters x 16 pixels that lie side by side. For few filters,
                     or few taps, at stride 1; nothing is packed.
     weights         a tile is 6 taps x 16 filters; dy is turned so that the filters of a
-                    pixel lie side by side.
+                    pixel lie side by side. With few filters, 6 filters x 2 taps, and the
+                    lanes are pixels.
+
+and two more serve filters that see one channel each. 3 x 3 taps on many channels go to
+course/engine/winograd.py, which needs fewer products.
 
 (6 and 16 are those of float32 with AVX2.) A tile that hangs over the end of a table meets
 the last entry again: it computes the same numbers twice and writes them twice.
@@ -710,7 +715,7 @@ def _vectors(pixels: tuple, rows: int, cols: int, dtype: Any) -> list[Array]:
 def forward_plan(
     dtype, N, C, H, W, F, kernel, stride, frame, dilation, G, columns=0, relu=0, pool=0
 ) -> tuple[Plan, Array]:
-    """Return the plan of y, and of dw; `columns` is the width of y if it is not seen flat."""
+    """Return the plan of y, and of dw; `columns` is the width of y, unless seen flat."""
     (KH, KW), (SH, SW), (DH, DW) = kernel, stride, dilation
     (top, bottom), (left, right) = frame
     HP, WP = H + top + bottom, W + left + right

@@ -112,7 +112,7 @@ def _multiply(target, a, b, bias, _, work, table, share, shares):
     for panel in range(panels * share // shares, panels * (share + 1) // shares):
         column = panel * width
         cols = min(width, p.J - column)
-        direct = cols == width and p.b_col == 1 and p.M < MANY * rows
+        direct = cols == width and p.b_col == 1 and MANY * rows > p.M
         for first in range(0, p.K, CHUNK):
             count = min(CHUNK, p.K - first)
             from_, start, line = work, packed, width

@@ -156,7 +156,7 @@ def _zeros(tile):
 
 @intrinsic
 def zeros(_, like):
-    """Return a tile of zeros, of the machine's shape for numbers like those of the array."""
+    """Return a tile of zeros, of the machine's shape, for numbers like the array's."""
     rows, cols, *_ = tile_shape(str(like.dtype))
     tile = Tile(like.dtype, rows, cols)
     return tile(like), _zeros(tile)
@@ -445,7 +445,7 @@ def transpose(_, a, row, b, col):
     return types.void(a, row, b, col), generate
 
 
-# --- words for 2 x 2 windows side by side: lanes of them at a time -------------------------
+# --- words for 2 x 2 windows side by side, lanes of them at a time -----------------------
 
 
 def _windows(context, build, kind, array, i, W):
@@ -469,14 +469,14 @@ def _windows(context, build, kind, array, i, W):
 
 
 def _beats(build, b, a):
-    """Say in which lanes b is larger than a; NaN is larger than any number, not than NaN."""
+    """Say in which lanes b is larger than a; NaN is larger than any number."""
     nan = build.and_(build.fcmp_unordered("uno", b, b), build.fcmp_ordered("ord", a, a))
     return build.or_(build.fcmp_ordered(">", b, a), nan)
 
 
 @intrinsic
 def pool(_, z, k, y, i, W):
-    """Write z[k + l] = the largest of the four pixels from y[i + 2*l] and y[i + W + 2*l] on."""
+    """Write z[k + l] = the largest of the four pixels at y[i + 2*l] and y[i + W + 2*l]."""
 
     def generate(context, build, signature, arguments):
         z_array, k, y_array, i, W = arguments

@@ -30,8 +30,8 @@ exchanged.
 Edges: tiles that hang over an odd edge see zeros there, and what they find is dropped. A
 NaN or an infinity would spread over its tile, since inf - inf is NaN; so would sums above
 the largest number. An image in which one comes out is left to the loops of
-course/engine/cpu.py, which keep to the definition. Rounding errors are those of sums over C
-numbers, not 9 C: smaller than in the plain loops.
+course/engine/cpu.py, which keep to the definition. Rounding errors are no more than twice
+those of these loops: (2) and (4) add some, but the sums of (3) are shorter.
 
 A thread owns the blocks it computes. What is in a tile does not depend on its block, nor on
 other images: the same bits, whatever the number of threads.

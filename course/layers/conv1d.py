@@ -198,7 +198,7 @@ def conv1d_backward(
     w = floats("w", w, "(F, C/G, K)", x.dtype)
     dy = floats("dy", dy, "(N, F, WO)", x.dtype)
     G, S, D, frame, WO = _geometry(x.shape, w.shape, stride, padding, dilation, groups)
-    (N, C, W), (F, CG, K) = x.shape, w.shape
+    (N, C, W), (F, CG, _) = x.shape, w.shape
     same_shape("dy", dy, (N, F, WO), "the shape of y for these x and w")
     dx, dw, db = np.empty_like(x), np.empty_like(w), np.empty(F, x.dtype)
     window, images = ((1, S), ((0, 0), frame), (1, D), G), _as_images(dx, dw, dy, x, w)

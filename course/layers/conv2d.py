@@ -20,8 +20,9 @@ Shapes
                                  and WO likewise
 
 Edges: pixels outside x are 0. A remainder of rows or columns that no window reaches is
-left out, and its gradient is 0. An empty batch gives an empty y. NaN or infinity in x, w
-or dy goes wherever the equations take it, and nowhere else.
+left out, and its gradient is 0. An empty batch gives an empty y. NaN and infinity in x and
+dy go where the equations take them; in dw an infinity may come out as NaN, and a NaN or
+infinity in w may miss, or reach, what only a frame of zeros separates from it.
 
 As in every deep-learning library this is cross-correlation: w is not flipped.
 

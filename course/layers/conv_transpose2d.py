@@ -202,7 +202,7 @@ def conv_transpose2d_forward(
     G, stride, dilation, (top, left), (HO, WO) = _geometry(
         x.shape, w.shape, stride, padding, output_padding, dilation, groups
     )
-    (N, C, H, W), F = x.shape, w.shape[1] * G
+    (N, _, H, W), F = x.shape, w.shape[1] * G
     b = np.zeros(F, x.dtype) if b is None else floats("b", b, "(F,)", x.dtype)
     same_shape("b", b, (F,), "one bias for each output channel")
     y = np.empty((N, F, HO, WO), x.dtype)
