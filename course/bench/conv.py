@@ -22,7 +22,7 @@ MASKS = {  # which of dx, dw and db PyTorch is to compute
 
 
 def course(s: Shape) -> dict[str, Work]:
-    """Return the public functions of the course, and the engine's dw and db alone."""
+    """Return the public functions of the course, and the engine's dx and dw alone."""
     from course.engine.cpu import convolve_backward
 
     x, w, b, dy = s.arrays()
@@ -34,8 +34,15 @@ def course(s: Shape) -> dict[str, Work]:
             raise ImportError("plain loops do as well, and none does dw alone")
         return dw, db
 
+    def image() -> np.ndarray:
+        dx = np.empty_like(x)
+        if not convolve_backward(dx, None, None, dy, x, w, *window):
+            raise ImportError("plain loops do as well, and none does dx alone")
+        return dx
+
     return {
         "forward": lambda: conv2d_forward(x, w, b, **s.window),
+        "dx": image,
         "dw": weights,
         "backward": lambda: conv2d_backward(dy, x, w, **s.window),
     }
@@ -54,13 +61,21 @@ def loops(s: Shape) -> dict[str, Work]:
         fill(_y_cpu, s.N * s.F, y, xp, w, b, *window, steps=s.flops)
         return y
 
-    def backward() -> tuple[np.ndarray, ...]:
+    def image() -> np.ndarray:
         fill(_dx_cpu, s.N * s.C, dxp, dy, w, *window, steps=s.flops)
+        return dxp[:, :, s.P : s.P + s.H, s.P : s.P + s.H]
+
+    def weights() -> tuple[np.ndarray, ...]:
         fill(_dw_cpu, w[:, :, 0, 0].size, dw, dy, xp, *window, steps=s.flops)
         fill(_db_cpu, s.F, db, dy)
-        return dxp[:, :, s.P : s.P + s.H, s.P : s.P + s.H], dw, db
+        return dw, db
 
-    return {"forward": forward, "backward": backward}
+    return {
+        "forward": forward,
+        "dx": image,
+        "dw": weights,
+        "backward": lambda: (image(), *weights()),
+    }
 
 
 def runs(s: Shape) -> dict[str, Work]:

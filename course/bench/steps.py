@@ -80,7 +80,7 @@ def by_course(net: Callable, x: np.ndarray, t: np.ndarray) -> Work:
 
     def step() -> float:
         loss, dscores = softmax_cross_entropy(model(x), t)
-        model.backward(dscores)
+        model.learn(dscores)
         optimizer.step(model)
         return loss
 
