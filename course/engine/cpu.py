@@ -655,8 +655,8 @@ def _owners(G: int, size: int, per_group: int, step: int, group_step: int):
     return channels, start
 
 
-def _plan(dtype, N, S, T, G, sizes, pixels, vectors, taps, weights, steps, extras) -> Array:
-    """Return the plan as one array; the tables come in order, the taps row by row."""
+def _plan(dtype, N, S, T, G, sizes, pixels, vectors, taps, weights, steps, extras):
+    """Return the plan, and it with its tables as one array; the taps come row by row."""
     shape, (relu, pool) = tile_shape(dtype), extras
     few, few_start = _owners(G, shape.rows, *steps)
     many, many_start = _owners(G, shape.width, *steps)
@@ -683,7 +683,7 @@ def _plan(dtype, N, S, T, G, sizes, pixels, vectors, taps, weights, steps, extra
             numbers.append(place)
             tables.append(k)
             place += len(k)
-    return np.concatenate([np.array(numbers, np.int64), *tables])
+    return Plan(*map(int, numbers)), np.concatenate([np.array(numbers, np.int64), *tables])
 
 
 def _layout(S: int, H: int, W: int, HP: int, WP: int, top: int, left: int):
@@ -728,17 +728,13 @@ def forward_plan(
     pixels = i * SH * RS + j * SW, near * CG * KW, past * CG * KW
     u, c, v = np.indices((KH, CG, KW)).reshape(3, -1)
     line = (c * KH + u) * KW + v
-    table = _plan(
+    return _plan(
         *(dtype, N, C, F, G, (*sizes, HO * WO, columns or WO)),
-        *(
-            pixels,
-            _vectors(pixels, HO, WO, dtype) if SW == 1 else _vectors(pixels, 0, 0, dtype),
-        ),
+        *(pixels, _vectors(pixels, HO, WO if SW == 1 else 0, dtype)),
         (c * CS + u * DH * RS + v * DW, line, line),
         *((CG * KH * KW, CG * KH * KW, 0), (FG, CG * KH * KW, FG * CG * KH * KW)),
         (relu, pool),
     )
-    return Plan(*map(int, table[:SIZES])), table
 
 
 @lru_cache(maxsize=256)
@@ -769,7 +765,7 @@ def dx_plans(dtype, N, C, H, W, F, kernel, stride, frame, dilation, G) -> dict:
         past = np.searchsorted(down, i, "right") * FG * len(vs)
         pixels = (i + above) * RS + j + before, near, past
         u, f, v = (k.ravel() for k in np.meshgrid(us, np.arange(FG), vs, indexing="ij"))
-        table = _plan(
+        plans[a, b] = _plan(
             *(dtype, N, F, C, G, (*sizes, len(p), len(cols))),
             *(pixels, _vectors(pixels, len(rows), len(cols), dtype)),
             (
@@ -780,7 +776,6 @@ def dx_plans(dtype, N, C, H, W, F, kernel, stride, frame, dilation, G) -> dict:
             *((FG * KH * KW, KH * KW, CG * KH * KW), (CG, KH * KW, FG * CG * KH * KW)),
             (0, 0),
         )
-        plans[a, b] = Plan(*map(int, table[:SIZES])), table
     return plans
 
 
@@ -825,10 +820,10 @@ def pool_relu_dx(dy, dz, y) -> None:
     key = (N * F, 1, HO, WO, 1, (1, 1), (1, 1), ((0, 0), (0, 0)), (1, 1), 1)
     _, table = forward_plan(y.dtype, *key, WO)
     flat = dy.reshape(-1), usable(dz).reshape(-1), y.reshape(-1)
-    launch(_pool_relu_dx, _shares(4 * y.size), *flat, *flat[:2], flat[0], table)
+    launch(_pool_relu_dx, shares_for(4 * y.size), *flat, *flat[:2], flat[0], table)
 
 
-def _shares(products: int) -> int:
+def shares_for(products: int) -> int:
     """Return how many threads so many products keep busy."""
     return get_threads() if products >= LITTLE else 1
 
@@ -886,7 +881,7 @@ def _key(x_shape, w_shape, stride, frame, dilation, G):
 
 def _planes(target, pooled, source, w, b, plan: Plan, table: Array) -> None:
     """Compute the target by the loop that wastes least of its tiles."""
-    shares, shape = _shares(target.size * plan.taps), tile_shape(target.dtype)
+    shares, shape = shares_for(target.size * plan.taps), tile_shape(target.dtype)
     arrays = [a.reshape(-1) for a in (target, pooled, source, w)]
     depthwise = len(target) < plan.N
     along_pixels = plan.fews * plan.vectors * shape.lanes * (plan.taps + 2)
@@ -919,7 +914,7 @@ def _fill_dx(dx, dy, w, zero, key: tuple) -> None:
 def _fill_dw(dw, db, dy, x, key: tuple) -> None:
     """Fill dw and db by the loop that wastes least of its tiles."""
     plan, table = forward_plan(x.dtype, *key)
-    shares, shape = _shares(dy.size * dw[0].size), tile_shape(x.dtype)
+    shares, shape = shares_for(dy.size * dw[0].size), tile_shape(x.dtype)
     taps, spread = plan.taps, plan.vectors * shape.lanes
     flat, arrays = dw.reshape(-1), (x.reshape(-1), dy.reshape(-1))
     if len(x) < plan.N:

@@ -51,7 +51,7 @@ from numba.extending import intrinsic
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from course.compiled import inside, job
-from course.engine.cpu import _clear, _shares, pool_rows, workspace
+from course.engine.cpu import _clear, pool_rows, shares_for, workspace
 from course.engine.launch import launch
 from course.engine.tile import (
     _call,
@@ -515,7 +515,7 @@ def correlate(target, pooled, source, w, b, key, turned=False, relu=False) -> li
     if turned:
         top, left = 2 - top, 2 - left
     (N, S, H, W), (_, T, rows, columns) = source.shape, target.shape
-    shares, pool = _shares(target.size * S * 9), pooled is not None
+    shares, pool = shares_for(target.size * S * 9), pooled is not None
     sizes = N, S, T, H, W, top, left, rows, columns
     found = _tiling(source.dtype, *sizes, relu, pool, turned, shares)
     if found is None:
