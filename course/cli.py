@@ -16,6 +16,7 @@ VERBS = (
     "course.notebooks",
     "course.bench.command",
 )
+TWO_WORDS = ("grade merge", "grade collect", "grade gradescope-zip")
 
 
 def parser() -> argparse.ArgumentParser:
@@ -34,7 +35,10 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in sys.stdout, sys.stderr:  # a name in any script, on any terminal
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")
-    chosen = parser().parse_args(arguments)
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if " ".join(words[:2]) in TWO_WORDS:
+        words[:2] = [" ".join(words[:2])]
+    chosen = parser().parse_args(words)
     try:
         return chosen.run(chosen)
     except KeyboardInterrupt:

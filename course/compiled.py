@@ -21,7 +21,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,12 @@ from typing import Any
 import numba
 import platformdirs
 from numba import config, njit
-from numba.core.caching import FunctionCache, IndexDataCacheFile
+from numba.core.caching import (
+    CompileResultCacheImpl,
+    FunctionCache,
+    IndexDataCacheFile,
+    _CacheLocator,
+)
 
 PACKAGE = Path(__file__).parent
 UNUSED_DAYS = 30  # machine code that nobody used for so long is removed
@@ -120,9 +125,10 @@ class Files(IndexDataCacheFile):
         path = self.path(key)
         try:
             data = path.read_bytes()
-            os.utime(path)  # the time of its last use
         except OSError:
             return None
+        with suppress(OSError):  # we may only read it
+            os.utime(path)  # the time of its last use
         return pickle.loads(data)
 
 
@@ -137,6 +143,36 @@ def remove_unused() -> None:
             pass  # another process was faster
 
 
+class Place(_CacheLocator):
+    """Where the machine code of a function goes: a folder for each one of the package."""
+
+    def __init__(self, code: Any):
+        self.folder = FOLDER / Path(code.co_filename).parent.relative_to(PACKAGE)
+        self.line = code.co_firstlineno
+
+    @classmethod
+    def from_function(cls, function: Callable, file: str) -> "Place":
+        """Return the place; Numba asks for it."""
+        return cls(function.__code__)
+
+    def get_cache_path(self) -> str:
+        """Return the folder."""
+        return str(self.folder)
+
+    def get_source_stamp(self) -> None:
+        """Return nothing: the names of the files say which source they belong to."""
+
+    def get_disambiguator(self) -> str:
+        """Return what tells functions of one name apart."""
+        return str(self.line)
+
+
+class Kept(CompileResultCacheImpl):
+    """Numba's way to write machine code down, in places of our own."""
+
+    _locator_classes = (Place,)
+
+
 class Cache(FunctionCache):
     """The machine code of one function, for every set of argument types.
 
@@ -146,6 +182,7 @@ class Cache(FunctionCache):
     """
 
     misses = 0
+    _impl_class = Kept
 
     def __init__(self, function: Callable):
         self.function = function
@@ -153,15 +190,11 @@ class Cache(FunctionCache):
         self._cache_path = str(FOLDER)
 
     def open(self) -> None:
-        """Make sure of a place on disk, which only a function that is called needs."""
-        if "_impl" in self.__dict__:
-            return
-        theirs, config.CACHE_DIR = config.CACHE_DIR, str(FOLDER)
-        try:
+        """Find its place on disk, which only a function that is called needs."""
+        if "_impl" not in self.__dict__:
             super().__init__(self.function)
-        finally:
-            config.CACHE_DIR = theirs  # a notebook's own functions are not our business
-        self._cache_file = Files(self._cache_path, self._impl.filename_base, self.version)
+            name = self._impl.filename_base
+            self._cache_file = Files(self._cache_path, name, self.version)
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         """Return machine code from disk, or None, and say that this takes a while."""
@@ -172,6 +205,11 @@ class Cache(FunctionCache):
             Cache.misses += 1
             _say_once()
         return found
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        """Write machine code, unless the disk is full or may only be read."""
+        with suppress(OSError):
+            super().save_overload(sig, data)
 
 
 @contextmanager

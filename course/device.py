@@ -14,9 +14,8 @@ or, where every element is computed alone, cuts its share out of the arrays firs
 between threads: the same bits come out whatever the number of threads.
 """
 
-import os
 from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from functools import cache
 from math import isfinite
 from numbers import Real
 from typing import Any
@@ -24,35 +23,25 @@ from typing import Any
 import numpy as np
 from numba import config
 
+from course.launch import spread
 from course.shapes import integer
 
 Array = np.ndarray
 FLOATS = (np.dtype(np.float32), np.dtype(np.float64))
-SMALL = 1 << 20  # steps of a loop; below this a second thread costs more than it brings
+SMALL = 1 << 18  # steps of a loop; below this a second thread costs more than it brings
 
 _threads = config.NUMBA_NUM_THREADS  # the environment's choice, else the cores we may use
-_pool: ThreadPoolExecutor | None = None
 
 
 def set_threads(count: int) -> None:
     """Let loops use `count` threads from now on. The results do not change."""
-    global _threads, _pool
-    _threads, _pool = integer("threads", count, 1), None
+    global _threads
+    _threads = integer("threads", count, 1)
 
 
 def get_threads() -> int:
     """Return how many threads loops use."""
     return _threads
-
-
-def _forget_pool() -> None:
-    """Drop the pool: its threads do not exist in a forked child."""
-    global _pool
-    _pool = None
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_forget_pool)
 
 
 def fill(loops: Callable, count: int, *arguments: Any, steps: int = 0) -> None:
@@ -61,24 +50,13 @@ def fill(loops: Callable, count: int, *arguments: Any, steps: int = 0) -> None:
     Each call runs in a thread of its own if there is enough to do to pay for waking it:
     `steps` is how often the innermost line runs, if not once for each element.
     """
-    global _pool
-    steps = steps or sum(a.size for a in arguments if isinstance(a, np.ndarray))
-    shares = min(_threads, count) if steps >= SMALL else 1
-    if shares <= 1:
-        loops(*arguments, 0, count)
-        return
-    if _pool is None:
-        _pool = ThreadPoolExecutor(_threads, "course")
-    bounds = [count * share // shares for share in range(shares + 1)]
-    others: list[Future] = [
-        _pool.submit(loops, *arguments, bounds[k], bounds[k + 1]) for k in range(1, shares)
-    ]
-    try:
-        loops(*arguments, bounds[0], bounds[1])
-    finally:
-        wait(others)  # an interrupt must not leave a thread writing behind our back
-    for other in others:
-        other.result()
+    if _threads > 1 < count:
+        if not steps:
+            steps = sum([a.size for a in arguments if isinstance(a, np.ndarray)])
+        if steps >= SMALL:
+            spread(loops, count, min(_threads, count), *arguments)
+            return
+    loops(*arguments, 0, count)
 
 
 def floats(name: str, a: Array, shape: str, dtype: Any = None) -> Array:
@@ -102,9 +80,15 @@ def floats(name: str, a: Array, shape: str, dtype: Any = None) -> Array:
             f"{name} is {a.dtype} but the other arrays are {np.dtype(dtype)}; "
             f"make them alike: {name}.astype(np.{np.dtype(dtype)})"
         )
-    if shape != "any" and a.ndim != shape.count(",") + 1 - shape.endswith(",)"):
+    if shape != "any" and a.ndim != _axes(shape):
         raise ValueError(f"{name} has shape {a.shape}; it must be {shape}")
     return np.asarray(a, order="C")
+
+
+@cache
+def _axes(shape: str) -> int:
+    """Return how many axes "(N, C)" and the like name."""
+    return shape.count(",") + 1 - shape.endswith(",)")
 
 
 def same_shape(name: str, a: Array, shape: tuple[int, ...], why: str) -> None:

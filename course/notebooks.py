@@ -8,8 +8,13 @@ A solution marks what the student is to write:
         ### END SOLUTION
 
 In the exercise one line stands in its place: `raise NotImplementedError("your code here")`
-in code, *Your answer here.* in text. Lectures and solutions are saved as they were run,
-without what changes from run to run, so that a difference in git is a difference.
+in code, *Your answer here.* in text. In text the markers are comments,
+`<!-- ### BEGIN SOLUTION -->`, which no reader sees. Lectures and solutions are saved as
+they were run, without what changes from run to run, so that a difference in git is one.
+
+Solutions and exercises carry the cell metadata of nbgrader, so that a teacher can use them
+there as they are: `answer-<function>` is the student's, `check-<function>` has the points,
+a text answer is graded by hand. nbgrader itself is not needed.
 """
 
 import argparse
@@ -18,9 +23,11 @@ import os
 import re
 import sys
 from copy import deepcopy
+from difflib import get_close_matches
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from course.exercises.spec import find
 from course.files import write_whole
 
 if TYPE_CHECKING:  # nbformat takes a second to import; the other verbs need not wait
@@ -48,8 +55,10 @@ NUMBER = re.compile(
 RTOL, ATOL = 1e-6, 1e-9  # how far a saved and a new number may be apart
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
-BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
-MARKER = re.compile(r"#+\s*(begin|end)\s+solutions?\b", re.IGNORECASE)
+MARKERS = {  # the lines around an answer; nbgrader's begin and end with the same words
+    "code": ("### BEGIN SOLUTION", "### END SOLUTION"),
+    "markdown": ("<!-- ### BEGIN SOLUTION -->", "<!-- ### END SOLUTION -->"),
+}
 HOLES = {
     "code": 'raise NotImplementedError("your code here")',
     "markdown": "*Your answer here.*",
@@ -60,11 +69,11 @@ class MarkerError(ValueError):
     """Solution markers that do not pair up, and where they stand."""
 
 
-def with_holes(source: str, hole: str, where: str = "cell") -> str:
-    r"""Return the text with a hole in place of each marked answer.
+def with_holes(source: str, kind: str = "code", where: str = "cell") -> str:
+    r"""Return the text of a cell with a hole in place of each marked answer.
 
-    >>> with_holes("x = 1\n### BEGIN SOLUTION\ny = 2\n### END SOLUTION\nz = 3", "...")
-    'x = 1\n...\nz = 3'
+    >>> with_holes("x = 1\n### BEGIN SOLUTION\ny = 2\n### END SOLUTION\nz = 3")
+    'x = 1\nraise NotImplementedError("your code here")\nz = 3'
 
     Raises MarkerError, which names the line in `where`, if a marker is misspelt, has no
     partner, stands inside another pair, or is indented otherwise than its partner.
@@ -73,19 +82,20 @@ def with_holes(source: str, hole: str, where: str = "cell") -> str:
     def error(number: int, what: str) -> MarkerError:
         return MarkerError(f"{where}, line {number}: {what}")
 
+    begins, ends = MARKERS[kind]
     lines: list[str] = []
     begin = None  # the line and indent of the pair that is open
     for number, line in enumerate(source.split("\n"), 1):
         text = line.strip()
         indent = line[: len(line) - len(line.lstrip())]
-        if text == BEGIN:
+        if text == begins:
             if begin:
-                raise error(number, f'"{BEGIN}" inside the pair of line {begin[0]}')
+                raise error(number, f'"{begins}" inside the pair of line {begin[0]}')
             begin = number, indent
-            lines.append(indent + hole)
-        elif text == END:
+            lines.append(indent + HOLES[kind])
+        elif text == ends:
             if not begin:
-                raise error(number, f'"{END}" has no "{BEGIN}" before it')
+                raise error(number, f'"{ends}" has no "{begins}" before it')
             if indent != begin[1]:
                 raise error(
                     number,
@@ -93,24 +103,60 @@ def with_holes(source: str, hole: str, where: str = "cell") -> str:
                     f"{len(begin[1])}; the two must stand in one block",
                 )
             begin = None
-        elif MARKER.search(text):
-            raise error(number, f'"{text}" must be exactly "{BEGIN}" or "{END}"')
+        elif looks_like_a_marker(text):
+            raise error(number, f'"{text}" must be exactly "{begins}" or "{ends}"')
         elif not begin:
             lines.append(line)
     if begin:
-        raise error(begin[0], f'"{BEGIN}" has no "{END}" after it')
+        raise error(begin[0], f'"{begins}" has no "{ends}" after it')
     return "\n".join(lines)
 
 
+def looks_like_a_marker(text: str) -> bool:
+    """Say whether a line is a marker, or was meant to be one.
+
+    >>> [looks_like_a_marker(t) for t in ("## begin soluton", "x = 1  # END SOLUTION", "#")]
+    [True, True, False]
+    """
+    upper = text.upper()
+    known = [marker for pair in MARKERS.values() for marker in pair]
+    return bool(
+        re.search(r"\b(BEGIN|END)[\s_-]+SOLUTIONS?\b", upper)
+        or (text.startswith(("#", "<!--")) and get_close_matches(upper, known, 1, 0.8))
+    )
+
+
 def exercise_from(solution: "NotebookNode", name: str = "solution") -> "NotebookNode":
-    """Return the exercise of a solution: holes instead of answers, and no outputs."""
+    """Return the exercise of a solution: holes instead of answers, and no outputs.
+
+    The answer cells cannot be deleted, the checks and the set-up cell not changed either;
+    this is what nbgrader does. Raises MarkerError if an answer has no markers, or anything
+    else has some.
+    """
     exercise = plain(solution)
     for cell in exercise.cells:
+        where = f"{name}, cell {cell.id}"
         if cell.cell_type == "code":
             cell.outputs, cell.execution_count = [], None
-        if cell.cell_type in HOLES:
-            where = f"{name}, cell {cell.id}"
-            cell.source = with_holes(cell.source, HOLES[cell.cell_type], where)
+        if cell.id.startswith("answer-") and cell.cell_type in HOLES:
+            filled = cell.source
+            cell.source = with_holes(filled, cell.cell_type, where)
+            if cell.source == filled:
+                raise MarkerError(
+                    f'{where}: an answer stands between "{MARKERS[cell.cell_type][0]}" '
+                    f'and "{MARKERS[cell.cell_type][1]}"; there is none'
+                )
+        for number, line in enumerate(cell.source.split("\n"), 1):
+            if looks_like_a_marker(line.strip()):
+                raise MarkerError(
+                    f"{where}, line {number}: a marker in a cell that is no answer; "
+                    "an answer is code or text with an id that begins with answer-"
+                )
+        if role := cell.metadata.get("nbgrader"):
+            role["cell_type"] = cell.cell_type
+            cell.metadata["deletable"] = False
+            if not role["solution"]:
+                cell.metadata["editable"] = False
     return exercise
 
 
@@ -118,9 +164,38 @@ def plain(notebook: "NotebookNode") -> "NotebookNode":
     """Return a copy with the house's metadata and, of the cells', only what is kept."""
     notebook = deepcopy(notebook)
     notebook.metadata = METADATA
+    asks = any(cell.id.startswith("answer-") for cell in notebook.cells)
     for cell in notebook.cells:
+        role = asks and nbgrader_role(cell)
         cell.metadata = {k: v for k, v in cell.metadata.items() if k in KEPT}
+        if role:
+            cell.metadata["nbgrader"] = role
     return notebook
+
+
+def nbgrader_role(cell: "NotebookNode") -> dict | None:
+    """Return the metadata, in nbgrader's third format, of a cell that it must know.
+
+    Code is graded by its check. A text answer is graded by hand and is worth no points: it
+    is there to be compared with the model answer. The set-up cell is only locked; all other
+    cells are the student's to play with.
+    """
+    kind, _, name = cell.id.partition("-")
+    solution, check = kind == "answer", kind == "check"
+    locked = check or "setup" in cell.metadata.get("tags", [])
+    grade = check or (solution and cell.cell_type == "markdown")
+    if not (solution or locked):
+        return None
+    points = {"points": find(name)[1].points if check else 0} if grade else {}
+    return {
+        "grade": grade,
+        "grade_id": cell.id,
+        "locked": locked,
+        **points,
+        "schema_version": 3,
+        "solution": solution,
+        "task": False,
+    }
 
 
 def shown(outputs: "list[NotebookNode]") -> "list[NotebookNode]":
@@ -237,7 +312,10 @@ def worked_in(path: Path) -> bool:
     cells = read(path).cells if path.exists() else []
     return any(
         cell.get("outputs")
-        or (cell.id.startswith("answer-") and HOLES[cell.cell_type] not in cell.source)
+        or (
+            cell.get("id", "").startswith("answer-")
+            and HOLES.get(cell.cell_type, "no hole") not in cell.source
+        )
         for cell in cells
     )
 

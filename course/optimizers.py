@@ -36,22 +36,31 @@ from course.layers.base import Layer
 
 @compiled
 def _w_cpu(w, m, dw, learning_rate, momentum, weight_decay, first, past):
-    """Equations (1) to (3), in place; a thread has elements."""
+    """Equations (1) to (3), in place; a thread has elements.
+
+    The rates are float64 and would turn the loop into it: so they get the dtype of w.
+    """
+    real = w.dtype.type
+    rate, inertia, decay = real(learning_rate), real(momentum), real(weight_decay)
     w, m, dw = w[first:past], m[first:past], dw[first:past]
     for k in range(w.size):
-        m[k] = momentum * m[k] + (dw[k] + weight_decay * w[k])
-        w[k] -= learning_rate * m[k]
+        m[k] = inertia * m[k] + (dw[k] + decay * w[k])
+        w[k] -= rate * m[k]
 
 
 @compiled
 def _w_cpu_adam(
-    w, m, v, dw, rate, root, beta1, rest1, beta2, rest2, eps, decay, first, past
+    w, m, v, dw, learning_rate, beta1, beta2, eps, weight_decay, step, first, past
 ):
     """Equations (1) and (4) to (6), in place; a thread has elements.
 
-    rest1 is 1 - beta1 and rest2 is 1 - beta2; rate is the learning rate and root the
-    square root after the division by 1 - beta1^step and of 1 / (1 - beta2^step).
+    What is the same for all elements is computed in float64 and then gets the dtype of w.
     """
+    real = w.dtype.type
+    rate = real(learning_rate / (1 - beta1**step))
+    root, eps = real(1 / sqrt(1 - beta2**step)), real(eps)
+    beta1, rest1, beta2, rest2 = real(beta1), real(1 - beta1), real(beta2), real(1 - beta2)
+    decay = real(weight_decay)
     w, m, v, dw = w[first:past], m[first:past], v[first:past], dw[first:past]
     for k in range(w.size):
         g = dw[k] + decay * w[k]
@@ -117,8 +126,7 @@ class SGD(Optimizer):
     def _change(self, w: Array, dw: Array, decay: float, memory: dict) -> None:
         if not memory:
             memory["m"] = np.zeros(w.size, w.dtype)
-        number = w.dtype.type  # a float64 rate would turn the loop into float64
-        rates = number(self.learning_rate), number(self.momentum), number(decay)
+        rates = float(self.learning_rate), float(self.momentum), float(decay)
         arrays = w.reshape(-1), memory["m"], dw.reshape(-1)
         fill(_w_cpu, w.size, *arrays, *rates, steps=3 * w.size)
 
@@ -154,9 +162,6 @@ class Adam(Optimizer):
             memory |= {"step": 0, "m": np.zeros(w.size, w.dtype)}
             memory["v"] = np.zeros(w.size, w.dtype)
         memory["step"] += 1
-        beta1, beta2 = self.betas
-        rate = self.learning_rate / (1 - beta1 ** memory["step"])
-        root = 1 / sqrt(1 - beta2 ** memory["step"])
-        rates = rate, root, beta1, 1 - beta1, beta2, 1 - beta2, self.eps, decay
+        rates = self.learning_rate, *self.betas, self.eps, decay, memory["step"]
         arrays = w.reshape(-1), memory["m"], memory["v"], dw.reshape(-1)
-        fill(_w_cpu_adam, w.size, *arrays, *map(w.dtype.type, rates), steps=8 * w.size)
+        fill(_w_cpu_adam, w.size, *arrays, *map(float, rates), steps=8 * w.size)

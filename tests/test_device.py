@@ -4,11 +4,10 @@ import importlib
 import os
 import subprocess
 import sys
-import threading
-import time
 
 import numpy as np
 import pytest
+from numba import config, get_thread_id, njit
 
 from course import device
 from course.device import fill, floats, get_threads, number, same_shape, set_threads
@@ -27,42 +26,56 @@ def threads_as_before():
     set_threads(before)
 
 
+@njit
+def count_visits(visits, first, past):
+    """What the shares below do: visit each of their own."""
+    for k in range(first, past):
+        visits[k] += 1
+
+
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 64])
 def test_shares_cover_the_range_once(threads, count):
-    seen = []
     set_threads(threads)
-    fill(lambda a, first, past: seen.extend(range(first, past)), count, LARGE)
-    assert sorted(seen) == list(range(count))
+    visits = np.zeros(64, int)
+    fill(count_visits, count, visits, steps=device.SMALL)
+    assert np.array_equal(visits, np.arange(64) < count)
 
 
+@pytest.mark.skipif(config.NUMBA_NUM_THREADS < 2, reason="there is one core")
 def test_each_share_has_a_thread():
-    """Three shares meet at a barrier, which one thread alone could not pass."""
-    set_threads(3)
-    barrier = threading.Barrier(3, timeout=20)
-    fill(lambda a, first, past: barrier.wait(), 3, LARGE)
+    @njit
+    def note_thread(threads, first, past):
+        threads[first:past] = get_thread_id()
 
-
-def test_small_work_stays_in_the_caller():
-    set_threads(4)
-    seen = []
-    fill(
-        lambda a, first, past: seen.append((threading.current_thread(), first, past)),
-        *(10, LARGE[:-1]),
-    )
-    assert seen == [(threading.main_thread(), 0, 10)]
-
-
-def test_many_steps_on_small_arrays_are_shared():
-    """A convolution has few elements and much to do."""
     set_threads(2)
-    seen = []
+    threads = np.empty(6, int)
+    fill(note_thread, 6, threads, steps=device.SMALL)
+    assert len(set(threads[:3])) == len(set(threads[3:])) == 1
+    assert threads[0] != threads[5]
 
-    def loops(a, first, past):
-        seen.append((first, past))
 
-    fill(loops, 4, np.empty(10), steps=device.SMALL)
-    assert sorted(seen) == [(0, 2), (2, 4)]
+@njit
+def note_bounds(bounds, first, past):
+    """Write the end of the share at its beginning."""
+    bounds[first] = past
+
+
+@pytest.mark.parametrize(
+    "size, steps, shares",
+    [
+        (10, 0, {0: 4}),
+        (10, device.SMALL, {0: 2, 2: 4}),  # few elements and much to do: a convolution
+        (device.SMALL, 0, {0: 2, 2: 4}),
+        (device.SMALL - 1, 0, {0: 4}),
+        (device.SMALL, 10, {0: 4}),
+    ],
+)
+def test_small_work_is_not_shared(size, steps, shares):
+    set_threads(2)
+    bounds = np.zeros(size, int)
+    fill(note_bounds, 4, bounds, steps=steps)
+    assert {k: bounds[k] for k in range(4) if bounds[k]} == shares
 
 
 @pytest.mark.parametrize(
@@ -78,33 +91,40 @@ def test_impossible_number_of_threads_is_refused(count, error, says):
         set_threads(count)
 
 
-def test_error_of_any_share_reaches_the_caller():
+@pytest.mark.parametrize("broken", [0, 2, 5])
+def test_error_of_any_share_reaches_the_caller(broken):
+    @njit(boundscheck=True)
+    def beyond(a, first, past):
+        if first <= broken < past:
+            a[a.size] = 0
+
     set_threads(3)
-    for broken in range(3):
-
-        def loops(a, first, past, broken=broken):
-            if first == broken:
-                raise ZeroDivisionError(f"share {broken}")
-
-        with pytest.raises(ZeroDivisionError, match=f"share {broken}"):
-            fill(loops, 3, LARGE)
+    for _ in range(2):
+        with pytest.raises(IndexError, match="out of bounds"):
+            fill(beyond, 6, np.empty(6), steps=device.SMALL)
+    visits = np.zeros(6, int)
+    fill(count_visits, 6, visits, steps=device.SMALL)  # and the threads work on
+    assert (visits == 1).all()
 
 
-def test_after_an_interrupt_nobody_writes_any_more():
-    """Ctrl-C hits the caller's share; fill returns only when the others have ended."""
+def test_every_kind_of_argument_arrives():
+    """Each is laid out in memory for the threads, and read from there."""
+
+    @njit
+    def write(out, plane, row, few, empty, whole, single, double, yes, no, first, past):
+        for k in range(first, past):
+            out[k] = plane[1, 2] + row[k] + few[0] + empty.size + whole + single + double
+            out[k] += 10000 * yes + 20000 * no
+
     set_threads(3)
-    ended = []
-
-    def loops(a, first, past):
-        if first == 0:
-            raise KeyboardInterrupt
-        time.sleep(0.2)
-        ended.append(first)
-
-    with pytest.raises(KeyboardInterrupt):
-        fill(loops, 3, LARGE)
-    assert sorted(ended) == [1, 2]
-    test_shares_cover_the_range_once(3, 7)  # and the pool works on
+    plane, row = np.arange(12, dtype=np.float32).reshape(3, 4), np.arange(20.0)[::2]
+    few = np.array([100, 200], np.int32)
+    few.flags.writeable = False
+    empty, out = np.empty((0, 3)), np.empty(10)
+    scalars = np.int8(-100), np.float32(0.25), 0.125, True, np.False_
+    fill(write, 10, out, plane.T, row, few, empty, *scalars, steps=device.SMALL)
+    expected = plane.T[1, 2] + row + 100 - 100 + 0.25 + 0.125 + 10000
+    assert np.array_equal(out, expected)
 
 
 @pytest.fixture

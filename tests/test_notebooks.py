@@ -11,6 +11,7 @@ from nbformat.v4 import (
     new_markdown_cell,
     new_notebook,
     new_output,
+    new_raw_cell,
 )
 
 from course import notebooks as tool
@@ -43,7 +44,8 @@ def test_code_becomes_a_hole_at_its_indent():
         cells=[
             new_code_cell(answer, id="answer-f", metadata={"tags": ["a"], "trusted": True}),
             new_markdown_cell(
-                "Why?\n\n### BEGIN SOLUTION\nBecause.\n### END SOLUTION", id="answer-open"
+                "Why?\n\n<!-- ### BEGIN SOLUTION -->\nBecause.\n<!-- ### END SOLUTION -->",
+                id="answer-open",
             ),
             new_code_cell("1 + 1", id="x", execution_count=7),
         ]
@@ -59,7 +61,8 @@ def test_code_becomes_a_hole_at_its_indent():
     assert exercise.cells[2].outputs == []
     assert exercise.cells[2].execution_count is None
     assert [cell.id for cell in exercise.cells] == ["answer-f", "answer-open", "x"]
-    assert exercise.cells[0].metadata == {"tags": ["a"]}
+    assert exercise.cells[0].metadata["tags"] == ["a"]
+    assert "trusted" not in exercise.cells[0].metadata
     assert exercise.metadata == tool.METADATA
     assert solution == before
 
@@ -90,6 +93,12 @@ def test_code_becomes_a_hole_at_its_indent():
         pytest.param(["## BEGIN SOLUTION", "y"], 1, "must be exactly", id="two signs"),
         pytest.param(["### Begin solution", "y"], 1, "must be exactly", id="small letters"),
         pytest.param(["### BEGIN SOLUTION x"], 1, "must be exactly", id="more text"),
+        pytest.param(["### BEGIN SOLUTON"], 1, "must be exactly", id="letter lost"),
+        pytest.param(["### BEGIN-SOLUTION"], 1, "must be exactly", id="hyphen"),
+        pytest.param(["y = 2  # END SOLUTION"], 1, "must be exactly", id="behind code"),
+        pytest.param(
+            ["<!-- ### BEGIN SOLUTION -->"], 1, "must be exactly", id="that of text"
+        ),
     ],
 )
 def test_markers_that_do_not_pair_up_are_refused(lines, number, says):
@@ -98,6 +107,32 @@ def test_markers_that_do_not_pair_up_are_refused(lines, number, says):
     with pytest.raises(tool.MarkerError, match=re.escape(where)) as caught:
         tool.exercise_from(solution, "solutions/a.ipynb")
     assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "make, cell_id, says",
+    [
+        (new_code_cell, "answer-f", "; there is none"),
+        (new_markdown_cell, "answer-open", "; there is none"),
+        (new_code_cell, "look-f", "line 2: a marker in a cell that is no answer"),
+        (new_markdown_cell, "q-f", "line 2: a marker in a cell that is no answer"),
+        (new_raw_cell, "answer-f", "line 2: a marker in a cell that is no answer"),
+    ],
+)
+def test_answers_have_markers_and_nothing_else_has(make, cell_id, says):
+    source = "x = 1" if says.endswith("none") else "x\n### BEGIN SOLUTION\n### END SOLUTION"
+    cells = [make(source, id=cell_id), new_code_cell("pass", id="progress")]
+    with pytest.raises(tool.MarkerError, match=f"a.ipynb, cell {cell_id}") as caught:
+        tool.exercise_from(new_notebook(cells=cells), "a.ipynb")
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["# the end", "## 3. The solution", "y = solution  # begin", "the ends of solutions"],
+)
+def test_other_words_are_no_markers(line):
+    assert tool.with_holes(line) == line
 
 
 @every("solutions")
@@ -110,30 +145,45 @@ def test_exercise_is_what_its_solution_gives(path):
     )
 
 
-def lines_of_answers(notebook):
-    """Return the lines that stand inside and outside of the markers, without spaces."""
-    inside, outside = set(), set()
+def answers(notebook):
+    """Return the texts between the markers."""
+    found = []
     for cell in notebook.cells:
-        where = outside
-        for line in cell.source.split("\n"):
-            if line.strip() in (tool.BEGIN, tool.END):
-                where = inside if line.strip() == tool.BEGIN else outside
-            else:
-                where.add("".join(line.split()))
-    return inside, outside
+        if cell.id.startswith("answer-"):
+            begin, end = map(re.escape, tool.MARKERS[cell.cell_type])
+            found += re.findall(f"{begin}\n(.*?)\n *{end}", cell.source, re.DOTALL)
+    return found
+
+
+def runs(text, count):
+    """Return all runs of so many words and signs."""
+    words = re.findall(r"\w+|[^\w\s]", text)
+    return {tuple(words[k : k + count]) for k in range(len(words) - count + 1)}
+
+
+LEAK = 15  # words and signs; `return y` and `y[np.arange(len(labels)), labels]` are shorter
+
+
+@every("solutions")
+def test_no_piece_of_an_answer_stands_in_the_exercise(path):
+    exercise = read(ROOT / "exercises" / path.name)
+    given = set().union(*(runs(cell.source, LEAK) for cell in exercise.cells))
+    secret = [runs(text, LEAK) for text in answers(read(path))]
+    assert len(secret) == len(questions(path.stem)) + 1  # and the open question
+    assert sum(map(bool, secret)) >= 0.8 * len(secret), "too short to be looked for"
+    for pieces in secret:
+        assert not pieces & given
 
 
 @every("solutions")
 def test_no_line_of_an_answer_stands_in_the_exercise(path):
-    inside, outside = lines_of_answers(read(path))
-    secret = {line for line in inside - outside if len(line) > 12}
-    assert len(secret) >= 3, "hardly anything is left to the student"
-    exercise = "\n".join(
-        "".join(line.split())
-        for cell in read(ROOT / "exercises" / path.name).cells
-        for line in cell.source.split("\n")
-    )
-    assert not {line for line in secret if line in exercise}
+    """But for a line of less than half as many words, as `for i in range(n):`."""
+    exercise = read(ROOT / "exercises" / path.name)
+    given = {line.strip() for cell in exercise.cells for line in cell.source.split("\n")}
+    lines = {line.strip() for text in answers(read(path)) for line in text.split("\n")}
+    secret = {line for line in lines if runs(line, LEAK // 2)}
+    assert len(secret) >= 10, "hardly anything is left to the student"
+    assert not secret & given
 
 
 @every("exercises")
@@ -146,7 +196,7 @@ def test_untouched_exercise_runs_and_says_not_attempted(path):
         assert "not attempted" in printed(cell)
 
 
-@pytest.mark.parametrize(
+every_question = pytest.mark.parametrize(
     "path, name",
     [
         pytest.param(path, question.name, id=question.name)
@@ -154,6 +204,9 @@ def test_untouched_exercise_runs_and_says_not_attempted(path):
         for question in questions(path.stem)
     ],
 )
+
+
+@every_question
 def test_an_answer_needs_no_other(path, name):
     cells = code(read(path))
     own = [cell for cell in cells if "setup" in tags(cell) or cell.id == f"answer-{name}"]
@@ -163,6 +216,20 @@ def test_an_answer_needs_no_other(path, name):
             exec(compile(cell.source, f"{path.name}:{cell.id}", "exec"), namespace)
         verdict = report(namespace[name], find(name)[1])
     assert verdict.state == "passed", verdict.lines
+
+
+@every_question
+def test_exercise_runs_with_only_one_answer(path, name):
+    """Each cell, from top to bottom, for each question that may be the only one solved."""
+    (answer,) = (cell for cell in read(path).cells if cell.id == f"answer-{name}")
+    namespace = {"__name__": "__main__"}
+    for cell in code(read(ROOT / "exercises" / path.name)):
+        source = answer.source if cell.id == answer.id else cell.source
+        with redirect_stdout(StringIO()) as said:
+            exec(compile(source, f"{path.name}:{cell.id}", "exec"), namespace)
+        if cell.id.startswith("check-"):
+            state = "passed" if cell.id == f"check-{name}" else "not attempted"
+            assert f": {state}" in said.getvalue(), cell.id
 
 
 # ------------------------------------------------------------------ run and save
@@ -422,6 +489,38 @@ def test_few_cells_go_uncompared(path):
     assert len(ignored) <= IGNORED, ignored
 
 
+@every("solutions", "exercises")
+def test_nbgrader_knows_whose_a_cell_is_and_what_it_is_worth(path):
+    points = {
+        f"check-{question.name}": question.points for question in questions(path.stem)
+    }
+    points["answer-open"] = 0
+    exercise = path.parent.name == "exercises"
+    known = {cell.id: cell for cell in read(path).cells if "nbgrader" in cell.metadata}
+    answered = {f"answer-{question.name}" for question in questions(path.stem)}
+    assert known.keys() == points.keys() | answered | {"setup"}
+    for name, cell in known.items():
+        role = dict(cell.metadata["nbgrader"])
+        assert role.pop("grade_id") == name
+        assert role.pop("schema_version") == 3
+        assert role.pop("points", None) == points.get(name)
+        assert role.pop("cell_type", None) == (cell.cell_type if exercise else None)
+        assert role == {
+            "grade": name in points,
+            "locked": name == "setup" or name.startswith("check-"),
+            "solution": name.startswith("answer-"),
+            "task": False,
+        }
+        kept = {key: cell.metadata.get(key) for key in ("deletable", "editable")}
+        locked = False if exercise and role["locked"] else None
+        assert kept == {"deletable": False if exercise else None, "editable": locked}
+
+
+@every("lectures")
+def test_nbgrader_has_no_business_in_a_lecture(path):
+    assert not any("nbgrader" in cell.metadata for cell in read(path).cells)
+
+
 @every("solutions")
 def test_each_question_has_its_answer_and_check(path):
     notebook = read(path)
@@ -430,11 +529,11 @@ def test_each_question_has_its_answer_and_check(path):
         name = question.name
         answer = notebook.cells[ids.index(f"answer-{name}")]
         check = notebook.cells[ids.index(f"answer-{name}") + 1]
-        assert answer.source.count(tool.BEGIN) == 1
+        assert answer.source.count("### BEGIN SOLUTION") == 1
         assert re.search(rf"^def {name}\(", answer.source, re.MULTILINE)
         assert check.id == f"check-{name}"
         assert check.source.strip().endswith(f"{name} = check({name})")
     assert "setup" in tags(code(notebook)[0])
     opened = notebook.cells[ids.index("answer-open")]
     assert opened.cell_type == "markdown"
-    assert tool.BEGIN in opened.source
+    assert "<!-- ### BEGIN SOLUTION -->" in opened.source

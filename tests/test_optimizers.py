@@ -1,15 +1,16 @@
 """course/optimizers.py: the equations by hand, and PyTorch where it is installed."""
 
+import re
 from copy import deepcopy
 
 import numpy as np
 import pytest
+from numba import jit
 
 from course import device
 from course.layers import BatchNorm2d
 from course.layers.base import Layer
 from course.optimizers import SGD, Adam
-from tests.layers.test_every_layer import types_within
 
 
 def layer_of(**params):
@@ -160,16 +161,31 @@ def test_float32_stays_float32(rng):
     np.testing.assert_allclose(layer.params["weight"], expected, 0, 1e-5)
 
 
-def test_float32_loops_compute_in_float32(monkeypatch):
+@pytest.mark.parametrize("optimizer", [SGD(0.1, 0.9, 0.01), Adam(weight_decay=0.01)])
+@pytest.mark.parametrize("dtype, vectors", [("float32", "float"), ("float64", "double")])
+def test_elements_are_computed_in_their_own_dtype(monkeypatch, optimizer, dtype, vectors):
+    """The rates are float64: they must not make the elements of a float32 array so."""
+
     def look(loops, count, *arguments, steps=0):
-        found = types_within(loops, *arguments, 0, count)
-        assert not {kind for kind in found if "float64" in kind}
+        loops = jit(**loops.targetoptions)(loops.py_func)
+        loops(*arguments, 0, count)
+        (code,) = loops.inspect_llvm().values()
+        assert set(re.findall(r"\d+ x (float|double)>", code)) == {vectors}
 
     monkeypatch.setattr("course.optimizers.fill", look)
-    layer = layer_of(weight=np.ones(3, np.float32))
-    layer.grads = {"weight": np.ones(3, np.float32)}
-    for optimizer in (SGD(0.1, 0.9, 0.01), Adam(weight_decay=0.01)):
-        optimizer.step([layer])
+    layer = layer_of(weight=np.ones(3, dtype))
+    layer.grads = {"weight": np.ones(3, dtype)}
+    deepcopy(optimizer).step([layer])
+
+
+@pytest.mark.parametrize("kind", [int, np.float32, np.float64])
+@pytest.mark.parametrize("optimizer", [SGD, Adam])
+def test_any_number_is_a_learning_rate(optimizer, kind):
+    layers = [layer_of(weight=np.ones(3)) for _ in range(2)]
+    for layer, rate in zip(layers, (1.0, kind(1)), strict=True):
+        layer.grads = {"weight": np.arange(3.0)}
+        optimizer(rate).step([layer])
+    assert np.array_equal(layers[0].params["weight"], layers[1].params["weight"])
 
 
 @pytest.mark.parametrize("optimizer", [SGD(0.1), Adam()])

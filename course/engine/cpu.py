@@ -42,7 +42,6 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from course.compiled import inside, job
 from course.device import Array, get_threads
-from course.engine.launch import launch
 from course.engine.tile import (
     cols_at,
     each_col,
@@ -67,6 +66,7 @@ from course.engine.tile import (
     zeros,
     zeros_row,
 )
+from course.launch import launch
 
 BLOCK = 48  # pixels whose sums lie side by side before they are written as planes
 LITTLE = 1 << 17  # products; below this a second thread costs more than it brings

@@ -20,7 +20,6 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 from course.compiled import inside, job
 from course.device import Array, get_threads
 from course.engine.cpu import CHUNK, LITTLE, usable, whole, workspace
-from course.engine.launch import launch
 from course.engine.tile import (
     each_col,
     each_lane,
@@ -37,6 +36,7 @@ from course.engine.tile import (
     transpose,
     zeros,
 )
+from course.launch import launch
 
 FEW = 4  # rows of x; for fewer, most of a tile would be empty
 MANY = 24  # blocks of rows; for more of them a panel is copied even if it could be read

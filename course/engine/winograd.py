@@ -52,7 +52,6 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from course.compiled import inside, job
 from course.engine.cpu import _clear, pool_rows, shares_for, workspace
-from course.engine.launch import launch
 from course.engine.tile import (
     _call,
     _load,
@@ -70,6 +69,7 @@ from course.engine.tile import (
     transpose,
     zeros,
 )
+from course.launch import launch
 
 TO_U = ((1, 0, 0), (0.5, 0.5, 0.5), (0.5, -0.5, 0.5), (0, 0, 1))  # G of (1)
 TO_V = ((1, 0, -1, 0), (0, 1, 1, 0), (0, -1, 1, 0), (0, 1, 0, -1))  # B^T of (2)

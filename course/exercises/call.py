@@ -2,13 +2,14 @@
 
 The notebook's `check` and the grader's child process call functions in this one way. A
 function for numba is translated once more with bounds checking, so that a wrong index is
-an error and not garbage.
+an error and not garbage. A class is asked by a script of steps; a figure becomes its data.
 """
 
 import contextlib
 import io
 import linecache
-import re
+import operator
+import sys
 import traceback
 import warnings
 from collections.abc import Callable
@@ -17,6 +18,8 @@ from functools import lru_cache
 from typing import Any
 
 import numpy as np
+
+from course.exercises import numba_words
 
 
 @dataclass(frozen=True)
@@ -31,9 +34,33 @@ class Raised:
 
 @dataclass(frozen=True)
 class Changed:
-    """A call wrote into its argument number `position`."""
+    """A call wrote into its argument number `position`; a script, in that step."""
 
     position: int
+
+
+@dataclass(frozen=True)
+class Handle:
+    """What step number `step` of a script gave; also as an argument of a later step."""
+
+    step: int
+
+
+class Script(tuple):
+    """The steps that ask a class, in place of a function's arguments.
+
+    Each step is ("new", arguments), ("call", Handle(k), "method", arguments) or
+    ("get", Handle(k), "attribute"); operators are methods, as "__mul__".
+
+    >>> class Sum:
+    ...     total = 0
+    ...
+    ...     def add(self, x):
+    ...         self.total += x
+    >>> steps = ("new", ()), ("call", Handle(0), "add", (3,)), ("get", Handle(0), "total")
+    >>> call(Sum, Script(steps))
+    [Handle(step=0), None, 3]
+    """
 
 
 def is_jitted(function: Any) -> bool:
@@ -59,7 +86,7 @@ def bounds_checked(function: Callable) -> Callable:
 
 
 def call(function: Callable, arguments: tuple) -> Any:
-    """Return what the function returns, or Raised, or Changed.
+    """Return what the function, or the class with a script, returns, or Raised, or Changed.
 
     The function gets a copy of the arguments. What it prints and warns is not shown: it
     runs on hundreds of cases.
@@ -67,7 +94,10 @@ def call(function: Callable, arguments: tuple) -> Any:
     given = copied(arguments)
     try:
         with quiet():
-            answer = bounds_checked(function)(*given)
+            if isinstance(arguments, Script):
+                answer = run_script(function, given)
+            else:
+                answer = as_data(bounds_checked(function)(*given))
     except KeyboardInterrupt:
         raise
     except BaseException as error:
@@ -76,6 +106,86 @@ def call(function: Callable, arguments: tuple) -> Any:
         if not unchanged(before, after):
             return Changed(position)
     return answer
+
+
+def run_script(cls: type, steps: tuple) -> list:
+    """Return what each step gave: plain data as it was then, a Handle for the rest."""
+    made: list[Any] = []
+    results: list[Any] = []
+    for step in steps:
+        made.append(_taken(cls, step, made))
+        data = as_data(made[-1])
+        results.append(copied(data) if is_plain(data) else Handle(len(results)))
+    return results
+
+
+def _taken(cls: type, step: tuple, made: list) -> Any:
+    """Take one step of a script, with what the earlier ones made."""
+
+    def real(value: Any) -> Any:
+        if isinstance(value, tuple | list):
+            return type(value)(map(real, value))
+        return made[value.step] if isinstance(value, Handle) else value
+
+    match step:
+        case ("new", arguments):
+            return cls(*map(real, arguments))
+        case ("call", Handle(k), method, arguments):
+            values = map(real, arguments)
+            if method[:2] == "__" and hasattr(operator, method):  # as Python would: a * b
+                return getattr(operator, method)(made[k], *values)
+            return getattr(made[k], method)(*values)
+        case ("get", Handle(k), attribute):
+            return getattr(made[k], attribute)
+    raise ValueError(f"a script has no step {step!r}")
+
+
+def is_plain(value: Any, depth: int = 20) -> bool:
+    """Say whether a value is made of numbers, strings, arrays, tuples, lists and dicts."""
+    if isinstance(value, np.ndarray | np.generic):
+        return value.dtype.kind in "biufc"
+    if isinstance(value, tuple | list):
+        return depth > 0 and all(is_plain(part, depth - 1) for part in value)
+    if isinstance(value, dict):
+        keys = all(isinstance(key, str) for key in value)
+        return keys and is_plain(list(value.values()), depth)
+    return value is None or isinstance(value, bool | int | float | complex | str)
+
+
+def as_data(value: Any) -> Any:
+    """Return a figure of matplotlib as the data that it shows, anything else as it is.
+
+    >>> from matplotlib.figure import Figure
+    >>> axes = Figure().subplots()
+    >>> _ = axes.plot([1, 2], [3, 4])
+    >>> as_data(axes)["lines"][0]["y"]
+    array([3, 4])
+    """
+    if "matplotlib.figure" not in sys.modules:  # then nobody can have made one
+        return value
+    from matplotlib.axes import Axes
+    from matplotlib.figure import FigureBase
+
+    shown = getattr(value, "fig", value)  # course.viz.Picture has its figure there
+    if isinstance(shown, FigureBase):
+        return {"axes": [figure_data(axes) for axes in shown.axes]}
+    return figure_data(shown) if isinstance(shown, Axes) else value
+
+
+def figure_data(axes: Any) -> dict[str, Any]:
+    """Return what the axes of a figure show, without how: no colours, no pixels."""
+    from matplotlib.container import BarContainer
+
+    bars = [part for part in axes.containers if isinstance(part, BarContainer)]
+    return {
+        "title": axes.get_title(),
+        "xlabel": axes.get_xlabel(),
+        "ylabel": axes.get_ylabel(),
+        "lines": [{"x": line.get_xdata(), "y": line.get_ydata()} for line in axes.lines],
+        "points": [np.asarray(part.get_offsets()) for part in axes.collections],
+        "bars": [[bar.get_height() for bar in part] for part in bars],
+        "images": [np.asarray(image.get_array()) for image in axes.images],
+    }
 
 
 @contextlib.contextmanager
@@ -96,7 +206,8 @@ def copied(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.copy("K") if value.flags.forc else spread(value)
     if isinstance(value, tuple | list):
-        return type(value)(map(copied, value))
+        kind = Script if isinstance(value, Script) else tuple
+        return (list if isinstance(value, list) else kind)(map(copied, value))
     if isinstance(value, dict):
         return {key: copied(part) for key, part in value.items()}
     return value
@@ -128,22 +239,42 @@ def unchanged(before: Any, after: Any) -> bool:
 
 def raised(error: BaseException, function: Callable, arguments: tuple = ()) -> Raised:
     """Return the error in words, with the line of the function that it came from."""
-    code = getattr(getattr(function, "py_func", function), "__code__", None)
+    code = _code(function)
     file = code.co_filename if code else ""
     frames = traceback.extract_tb(error.__traceback__)
     if type(error).__module__.startswith("numba."):
-        line, says = numba_line(error, file), numba_sentence(str(error))
+        line, says = numba_words.line(error, file), numba_words.sentence(text_of(error))
     else:
         if is_jitted(function) and file not in {frame.filename for frame in frames}:
             error = in_python(function.py_func, arguments, error)
             frames = traceback.extract_tb(error.__traceback__)
-        says = str(error)
+        says = text_of(error)
         line = next((f.lineno for f in reversed(frames) if f.filename == file), 0) or 0
     kind = type(error).__name__
-    if isinstance(error, NotImplementedError) and code and frames[-1].name != code.co_name:
-        kind, says = "Error", "a function that is called here is not written yet"
+    own = vars(function) if isinstance(function, type) else {code.co_name if code else ""}
+    if isinstance(error, NotImplementedError) and code and frames[-1].name not in own:
+        kind = "Error"  # this function is no stub, but calls one
+        if says in ("", "your code here"):
+            says = "a function that is called here is not written yet"
     text = linecache.getline(file, line).strip() if line else ""
     return Raised(kind, " ".join(says.split())[:300], line, text)
+
+
+def text_of(error: BaseException) -> str:
+    """Return what the error says, if it can say anything."""
+    try:
+        return str(error)[:20_000]
+    except Exception:  # an error of the student's own kind
+        return ""
+
+
+def _code(function: Any) -> Any:
+    """Return the code of a function, or of the first method of a class, or None."""
+    if isinstance(function, type):
+        function = next(
+            (f for f in vars(function).values() if hasattr(f, "__code__")), None
+        )
+    return getattr(getattr(function, "py_func", function), "__code__", None)
 
 
 def in_python(function: Callable, arguments: tuple, error: Exception) -> Exception:
@@ -154,27 +285,3 @@ def in_python(function: Callable, arguments: tuple, error: Exception) -> Excepti
     except Exception as other:
         return other if isinstance(other, type(error)) else error
     return error
-
-
-def numba_line(error: Exception, file: str) -> int:
-    """Return the line of the file that numba complains about, or 0."""
-    place = getattr(error, "loc", None)
-    if place is not None:
-        return place.line if place.filename == file else 0
-    found = re.search(rf"{re.escape(file)} \((\d+)\)", str(error))
-    return int(found[1]) if found else 0
-
-
-def numba_sentence(message: str) -> str:
-    """Return the one sentence that matters of a page of numba's error message."""
-    plain = re.sub(r"Literal\[(\w+)\]\([^)]*\)", r"\1", message)
-    plain = re.sub(r"\.* Raised from .* \(\d+\)", "", plain)
-    if found := re.search(r">>> (.+)", plain):
-        return f"numba cannot translate {found[1]}: these types do not go together"
-    if found := re.search(r"Can't unify return type from the following types: (.+)", plain):
-        return f"the function returns different types in different places: {found[1]}"
-    if found := re.search(r"Cannot unify (.+) and (.+) for '([\w.]+)'", plain):
-        name = found[3].split(".")[0]
-        return f"{name} changes its type, from {found[1]} to {found[2]}; give it one type"
-    lines = [line for line in plain.splitlines() if line and "pipeline" not in line]
-    return lines[0] if lines else plain

@@ -3,14 +3,18 @@
     corr2d = check(corr2d)
 
 prints at most six lines, the same every time, and goes on with your function if it is
-right and with the course's own if it is not, so that the rest of the notebook runs.
+right and with the course's own if it is not, so that the rest of the notebook runs. A
+picture follows that shows the smallest case and the window behind it.
 """
 
 import functools
+import os
+import sys
 from collections.abc import Callable
 from typing import Any
 
 from course.exercises.call import call, is_jitted, quiet, raised
+from course.exercises.picture import Shown
 from course.exercises.spec import Question, find, questions
 from course.exercises.verdict import Verdict, elapsed, judge, public_rng
 
@@ -23,8 +27,9 @@ _hints_opened: dict[str, int] = {}
 def check(fn: Callable) -> Callable:
     """Say whether the function is right, and what is wrong if it is not.
 
-    Returns the function if it passed and the course's own if not. Raises TypeError for
-    what is no function, ValueError for a function that no exercise asks for.
+    Returns the function, or the class, if it passed and the course's own if not. Raises
+    TypeError for what is no function, ValueError for a function that no exercise asks for,
+    and AssertionError for what did not pass where nbgrader runs the notebook.
     """
     question = _question(fn, "check")
     if is_jitted(fn):
@@ -37,7 +42,19 @@ def check(fn: Callable) -> Callable:
     _passed.discard(question.name)
     if question.hints and verdict.state != "not attempted":
         print(f"Stuck? hint({question.name})")
+    if verdict.picture and _in_notebook():
+        from IPython.display import display
+
+        display(Shown(verdict.picture))
+    if os.environ.get("NBGRADER_EXECUTION"):  # nbgrader gives points for what runs
+        raise AssertionError("\n".join(verdict.lines))
     return stand_in(question)
+
+
+def _in_notebook() -> bool:
+    """Say whether there is a page to show a picture on."""
+    shell = getattr(sys.modules.get("IPython"), "get_ipython", lambda: None)()
+    return hasattr(shell, "kernel")
 
 
 def report(fn: Callable, question: Question) -> Verdict:
@@ -46,8 +63,8 @@ def report(fn: Callable, question: Question) -> Verdict:
         return Verdict(
             "not attempted",
             (
-                f"{question.name}: this is the course's own function, not yours",
-                "Run the cell with your function again, then this one.",
+                f"{question.name}: this is the course's own, not yours",
+                "Run the cell with yours again, then this one.",
             ),
         )
 
@@ -63,7 +80,9 @@ def report(fn: Callable, question: Question) -> Verdict:
 
 
 def stand_in(question: Question) -> Callable:
-    """Return the right answer under the name of the student's function."""
+    """Return the right answer under the name of the student's function or class."""
+    if isinstance(question.oracle, type):
+        return type(question.name, (question.oracle,), {"stands_in": True})
 
     @functools.wraps(question.oracle)
     def oracle(*arguments: Any, **keywords: Any) -> Any:

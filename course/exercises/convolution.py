@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from numpy.lib.stride_tricks import sliding_window_view
 
+from course.exercises.picture import Panel, Window
 from course.exercises.spec import Mutant, Question, Speed
 from course.layers import conv2d_forward, maxpool2d_forward, relu_forward
 
@@ -118,22 +119,19 @@ def unmasking():
 
 
 def plane(rng: np.random.Generator, H: int, W: int, k: int) -> np.ndarray:
-    """Return a random plane: by turns whole numbers, float32, strided, column order."""
+    """Return a random plane: whole numbers, negative, float32, strided, column order."""
+    x = rng.normal(size=(H, 2 * W))
+    x = (x[:, ::2], -abs(x[:, ::2]), np.round(2 * x[:, ::2]))[k % 3]
     if k % 5 == 0:
-        return rng.integers(-3, 4, (H, W)).astype(np.float64)
-    if k % 5 == 1:
-        return rng.normal(size=(H, W)).astype(np.float32)
-    if k % 5 == 2:
-        return rng.normal(size=(H, 2 * W))[:, ::2]
-    x = rng.normal(size=(H, W))
-    return np.asfortranarray(x) if k % 5 == 3 else x
+        x = x.astype(np.float32)
+    return (np.ascontiguousarray(x), np.asfortranarray(x), x)[k % 7 % 3]
 
 
 def cases_1d(rng: np.random.Generator) -> Iterator[tuple]:
     """Vectors and filters of all small lengths."""
     yield np.array([1.0, 2.0, 4.0]), np.array([1.0, 3.0])
     yield np.array([1.0, 1.0, 1.0, 0.0, 0.0]), np.array([1.0, 0.0, 1.0])
-    for n in range(1, 11):
+    for n in range(1, 21):
         for K in range(1, n + 1):
             yield plane(rng, 1, n, n + K)[0], rng.integers(-3, 4, K) + 0.5
 
@@ -141,20 +139,20 @@ def cases_1d(rng: np.random.Generator) -> Iterator[tuple]:
 def cases_banded(rng: np.random.Generator) -> Iterator[tuple]:
     """Filters of odd length, longer and shorter than the vector."""
     yield np.array([1.0, 2.0, 3.0]), 3
-    for n in range(1, 10):
-        for K in (1, 3, 5, 7, 9):
-            yield rng.normal(size=K).round(2), n
+    for n in range(1, 21):
+        for K in range(1, 21, 2):
+            yield rng.uniform(0.1, 3, K).round(2) * rng.choice([-1, 1], K), n
 
 
-def geometries(rng: np.random.Generator) -> Iterator[tuple]:
+def geometries(rng: np.random.Generator, widths: int = 3) -> Iterator[tuple]:
     """Images and filters of all small sizes, none twice."""
     k = 0
     for H in range(1, 7):
         for KH in range(1, min(H, 4) + 1):
             for KW in range(1, 5):
-                W = int(rng.integers(KW, KW + 5))
-                yield plane(rng, H, W, k), rng.integers(-3, 4, (KH, KW)) + k % 3 / 2
-                k += 1
+                for W in rng.permutation(np.arange(KW, KW + 5))[:widths]:
+                    yield plane(rng, H, W, k), rng.integers(-3, 4, (KH, KW)) + k % 2 / 2
+                    k += 1
 
 
 def cases_2d(rng: np.random.Generator) -> Iterator[tuple]:
@@ -163,7 +161,7 @@ def cases_2d(rng: np.random.Generator) -> Iterator[tuple]:
     yield IMAGE.copy(), FILTER.copy(), 1
     yield np.arange(1.0, 26.0).reshape(5, 5), np.array([[1.0, 2.0], [0.0, 3.0]]), 2
     for stride in (1, 2, 3):
-        for x, w in geometries(rng):
+        for x, w in geometries(rng, widths=1):
             yield x, w, stride
 
 
@@ -179,9 +177,8 @@ def cases_full(rng: np.random.Generator) -> Iterator[tuple]:
     """All geometries, and filters larger than the image."""
     yield np.array([[0.0, 0.0, 0.0], [0.0, 1.0, 0.0]]), np.array([[1.0, 2.0], [3.0, 4.0]])
     yield np.arange(1.0, 5.0).reshape(2, 2), np.array([[1.0, 2.0, 0.0]])
-    for turned in (False, True, False):
-        for x, w in geometries(rng):
-            yield (w, x) if turned else (x, w)
+    for k, (x, w) in enumerate(geometries(rng)):
+        yield (w, x) if k % 3 == 1 else (x, w)
 
 
 def cases_homework(rng: np.random.Generator) -> Iterator[tuple]:
@@ -190,16 +187,17 @@ def cases_homework(rng: np.random.Generator) -> Iterator[tuple]:
     yield HOMEWORK_IMAGE.copy(), HOMEWORK_FILTER.copy(), 2, 1, 2
     yield HOMEWORK_IMAGE.copy(), HOMEWORK_FILTER.copy(), 1, 0, 2
     yield -HOMEWORK_IMAGE, np.abs(HOMEWORK_FILTER), 1, 0, 2
-    count = 0
-    while count < 200:
+    seen: set[tuple] = set()
+    while len(seen) < 200:
         H, W = rng.integers(1, 10, 2)
         KH, KW = rng.integers(1, 4, 2)
         stride, padding, pool = (int(n) for n in rng.integers((1, 0, 1), (4, 3, 4)))
         room = min(H + 2 * padding - KH, W + 2 * padding - KW)
-        if room >= 0 and room // stride + 1 >= pool:
-            x = plane(rng, int(H), int(W), count)
+        geometry = H, W, KH, KW, stride, padding, pool
+        if room >= 0 and room // stride + 1 >= pool and geometry not in seen:
+            x = plane(rng, H, W, len(seen))
             yield x, rng.normal(size=(KH, KW)).astype(x.dtype), stride, padding, pool
-            count += 1
+            seen.add(geometry)
 
 
 def no_arguments(rng: np.random.Generator) -> Iterator[tuple]:
@@ -387,9 +385,10 @@ def plain_loop(x, w):
 
 
 def window_1d(arguments, index):
-    """Say which products make the output at this index."""
+    """Show which products make the output at this index."""
     x, w = arguments
-    return products(w, x[index[0] : index[0] + len(w)])
+    text = products(w, x[index[0] : index[0] + len(w)])
+    return Window(text, (Panel("x", x, index, w.shape), Panel("w", w)))
 
 
 CORR1D = Question(
@@ -456,6 +455,9 @@ TOEPLITZ = Question(
         wrong("A negative column counts from the end in NumPy. Write only if 0 <= j < n.")(
             negative_columns
         ),
+        wrong("The middle of K taps is number K//2, as w[1] of three: yours is one off.")(
+            lambda w, n: banded(np.append(w, 0), n)
+        ),
         wrong("Every tap stands on the diagonal. Tap u belongs u - K//2 columns on.")(
             lambda w, n: np.eye(n) * np.sum(w)
         ),
@@ -469,10 +471,11 @@ TOEPLITZ = Question(
 
 
 def window_2d(arguments, index):
-    """Say which products make the output at this index."""
+    """Show which products make the output at this index."""
     x, w, stride = (*arguments, 1)[:3]
     i, j = index[0] * stride, index[1] * stride
-    return products(w, x[i : i + w.shape[0], j : j + w.shape[1]])
+    text = products(w, x[i : i + w.shape[0], j : j + w.shape[1]])
+    return Window(text, (Panel("x", x, (i, j), w.shape), Panel("w", w)))
 
 
 CORR2D = Question(
@@ -592,7 +595,7 @@ CORR2D_FAST = Question(
 
 
 def window_full(arguments, index):
-    """Say which pixels and taps meet at this index."""
+    """Show which pixels and taps meet at this index."""
     x, w = arguments
     i, j = index
     met = [
@@ -601,7 +604,9 @@ def window_full(arguments, index):
         if 0 <= i - u < x.shape[0] and 0 <= j - v < x.shape[1]
     ]
     pixels, weights = np.array(met).T
-    return products(weights, pixels)
+    corner = i - w.shape[0] + 1, j - w.shape[1] + 1
+    panels = Panel("x", x, corner, w.shape), Panel("w turned half way", w[::-1, ::-1])
+    return Window(products(weights, pixels), panels)
 
 
 CONVOLVE2D = Question(
@@ -658,7 +663,7 @@ FILTER_BANK = Question(
     points=2,
     oracle=six_filters,
     cases=no_arguments,
-    window=lambda arguments, index: f"filter {index[0]}, {JOBS[index[0]]}",
+    window=lambda arguments, index: Window(f"filter {index[0]}, {JOBS[index[0]]}"),
     mutants=(
         wrong(
             "Filter 1 moves the image to the left. y[i,j] = x[i,j-1] needs the left tap."
@@ -750,6 +755,7 @@ HOMEWORK = Question(
     points=3,
     oracle=pipeline,
     cases=cases_homework,
+    needs=("course.layers",),
     mutants=(
         wrong("The ReLU is missing: a window of negative numbers must give 0.")(
             lambda x, w, stride, padding, pool: pooled(

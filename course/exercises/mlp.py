@@ -10,6 +10,7 @@ from math import exp, expm1
 
 import numpy as np
 
+from course.exercises.picture import Panel, Window
 from course.exercises.spec import Mutant, Question, Speed
 
 
@@ -798,25 +799,103 @@ def wide(rng: np.random.Generator) -> tuple:
 # ------------------------------------------------- what is behind a number
 
 
-def window_forward(arguments: tuple, index: tuple) -> str:
-    """Say which sum gives an activation."""
+def row_of(title: str, a: np.ndarray, n: int) -> Panel:
+    """Show a table with row n in a frame, or a vector with number n."""
+    if a.ndim == 1:
+        return Panel(title, a, (n,))
+    return Panel(title, a, (n, 0), (1, a.shape[1]))
+
+
+def column_of(title: str, a: np.ndarray, k: int) -> Panel:
+    """Show a table with column k in a frame."""
+    return Panel(title, a, (0, k), (len(a), 1))
+
+
+def window_forward(arguments: tuple, index: tuple) -> Window:
+    """Show which sum gives an activation."""
     x, theta1, b1, theta2, b2 = arguments
     which, n, i = index
     a2, _ = network(*arguments)
     a, theta, b = ((x, theta1, b1), (a2, theta2, b2))[which]
     terms = [f"{theta[i, j]:.3g}·{a[n, j]:.3g}" for j in range(theta.shape[1])]
-    return f"g({' + '.join(terms)} + {b[i]:.3g}) (weight·input, bias)"
+    return Window(
+        f"g({' + '.join(terms)} + {b[i]:.3g}) (weight·input, bias)",
+        (
+            row_of(("x", "a2")[which], a, n),
+            row_of(("theta1", "theta2")[which], theta, i),
+            row_of(("b1", "b2")[which], b, i),
+        ),
+    )
 
 
-def window_fast(arguments: tuple, index: tuple) -> str:
-    """Say which sum gives an output."""
+def window_fast(arguments: tuple, index: tuple) -> Window:
+    """Show which sum gives an output."""
     return window_forward(arguments, (1, *index))
 
 
-def window_elu(arguments: tuple, index: tuple) -> str:
-    """Say which number went in."""
+def window_backward(arguments: tuple, index: tuple) -> Window:
+    """Show which deltas and activations give a gradient."""
+    x, y, a2, a3, theta2 = arguments
+    which, i, *j = index
+    delta3 = np.asarray(a3, np.float64) - y
+    delta2 = delta3 @ theta2 * a2 * (1 - a2)
+    layer, delta, a = ((2, delta2, x), (3, delta3, a2))[which // 2]
+    panels = (column_of(f"δ{layer}", delta, i),)
+    if not j:
+        return Window(f"the mean of column {i} of δ{layer}", panels)
+    name = ("x", "a2")[which // 2]
+    text = f"the mean over the samples of δ{layer}[n, {i}]·{name}[n, {j[0]}]"
+    return Window(text, (*panels, column_of(name, a, j[0])))
+
+
+def window_penalty(arguments: tuple, index: tuple) -> Window:
+    """Show the two entries that a gradient is made of."""
+    Delta, Theta, n, lam = arguments
+    text = f"{Delta[index]:.4g}/{n}"
+    if index[1]:
+        text += f" + {lam:g}·{Theta[index]:.4g}"
+    return Window(text, (Panel("Delta", Delta, index), Panel("Theta", Theta, index)))
+
+
+def window_elu(arguments: tuple, index: tuple) -> Window:
+    """Show which number went in."""
     z, alpha = arguments
-    return f"z = {z[index]:.4g}, alpha = {alpha:.4g}"
+    return Window(f"z = {z[index]:.4g}, alpha = {alpha:.4g}", (Panel("z", z, index),))
+
+
+def window_prelu(arguments: tuple, index: tuple) -> Window:
+    """Show which numbers give dz or ds."""
+    dy, z, s = arguments
+    which, *place, c = index
+    if which == 0:
+        n = place[0]
+        text = f"z = {z[n, c]:.4g}, dy = {dy[n, c]:.4g}, s = {s[c]:.4g}"
+        return Window(text, (Panel("dy", dy, (n, c)), Panel("z", z, (n, c))))
+    terms = [f"{z[n, c]:.3g}·{dy[n, c]:.3g}" for n in range(len(z)) if z[n, c] <= 0]
+    text = f"{' + '.join(terms) or '0'} (z·dy where z is not above 0)"
+    return Window(text, (column_of("dy", dy, c), column_of("z", z, c)))
+
+
+def window_maxout(arguments: tuple, index: tuple) -> Window:
+    """Show the pieces of an output."""
+    x, w, b = arguments
+    _, n, o = index
+    pieces = [b[p, o] + sum(w[p, o] * x[n]) for p in range(len(w))]
+    text = f"the pieces are {', '.join(f'{piece:.4g}' for piece in pieces)}"
+    return Window(text, (row_of("x", x, n), Panel(f"pieces of output {o}", pieces)))
+
+
+def window_maxout_backward(arguments: tuple, index: tuple) -> Window:
+    """Show the upstream gradient and who won."""
+    dy, _, _, winner = arguments
+    which, k, *rest = index
+    if which == 0:
+        text = f"sample {k}: dy[{k}, o]·w[winner[{k}, o], o, {rest[0]}] over the outputs o"
+        return Window(text, (row_of("dy", dy, k), row_of("winner", winner, k)))
+    o = rest[0]
+    what = f"dy[n, {o}]" + (f"·x[n, {rest[1]}]" if which == 1 else "")
+    text = f"{what} over the samples n in which piece {k} won output {o}"
+    return Window(text, (column_of("dy", dy, o), column_of("winner", winner, o)))
 
 
 QUESTIONS = (
@@ -848,6 +927,7 @@ QUESTIONS = (
         points=5,
         oracle=gradients,
         cases=passes,
+        window=window_backward,
         mutants=(
             _backward_uphill,
             _backward_untransposed,
@@ -873,6 +953,7 @@ QUESTIONS = (
         points=2,
         oracle=penalised,
         cases=sums,
+        window=window_penalty,
         mutants=(
             _penalty_everywhere,
             _penalty_spares_row,
@@ -934,6 +1015,7 @@ QUESTIONS = (
         points=3,
         oracle=prelu_gradients,
         cases=slopes,
+        window=window_prelu,
         mutants=(
             _prelu_unsummed,
             _prelu_mean,
@@ -956,6 +1038,7 @@ QUESTIONS = (
         points=2,
         oracle=maxout_value,
         cases=pieces,
+        window=window_maxout,
         mutants=(
             _maxout_no_bias,
             _maxout_late_bias,
@@ -975,6 +1058,7 @@ QUESTIONS = (
         points=3,
         oracle=maxout_gradients,
         cases=won,
+        window=window_maxout_backward,
         mutants=(
             _maxout_to_all,
             _maxout_split,

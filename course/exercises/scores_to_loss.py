@@ -10,6 +10,7 @@ from math import exp, log
 
 import numpy as np
 
+from course.exercises.picture import Panel, Window
 from course.exercises.spec import Mutant, Question, Speed
 
 HUGE = 1000.0  # exp of it is infinite, in float64 too
@@ -224,9 +225,15 @@ def picked(a, labels):
 
 
 def sigmoid_window(arguments, index):
-    """Say which score stands at this index."""
-    z = float(np.asarray(arguments[0])[index])
-    return f"z = {z:.6g}, e^-|z| = {exp(-abs(z)):.4g}"
+    """Show which score stands at this index."""
+    z = float(arguments[0][index])
+    text = f"z = {z:.6g}, e^-|z| = {exp(-abs(z)):.4g}"
+    return Window(text, (Panel("z", arguments[0], index),))
+
+
+def of_row(text, s, n):
+    """Show row n of a table, and say what becomes of it."""
+    return Window(f"row {n}: {text}", (Panel("scores", s, (n, 0), (1, s.shape[1])),))
 
 
 SIGMOID = Question(
@@ -279,12 +286,13 @@ SIGMOID = Question(
 
 
 def softmax_window(arguments, index):
-    """Say which numbers make the probability at this index."""
+    """Show which numbers make the probability at this index."""
     row = np.asarray(arguments[0], np.float64)[index[0]]
-    return (
-        f"row {index[0]}: score {row[index[1]]:.4g}, largest {row.max():.4g}, "
+    text = (
+        f"score {row[index[1]]:.4g}, largest {row.max():.4g}, "
         f"exp({row[index[1]] - row.max():.4g}) over {np.exp(row - row.max()).sum():.4g}"
     )
+    return of_row(text, arguments[0], index[0])
 
 
 SOFTMAX = Question(
@@ -334,13 +342,15 @@ SOFTMAX = Question(
 
 
 def losses_window(losses):
-    """Say which losses the mean is of: those of the pictures, up to six."""
+    """Show which losses the mean is of: those of the pictures, up to six in words."""
     some = ", ".join(f"{loss:.4g}" for loss in losses[:6])
-    return f"-log p of the right classes: {some}{', ...' * (len(losses) > 6)}; their mean"
+    text = f"-log p of the right classes: {some}{', ...' * (len(losses) > 6)}; their mean"
+    panel = Panel("-log p of the right class", losses, (0,), losses.shape)
+    return Window(text, (panel,))
 
 
 def cross_entropy_window(arguments, index):
-    """Say which loss each picture has."""
+    """Show which loss each picture has."""
     scores, labels = arguments
     return losses_window(-picked(log_softmax(scores), labels))
 
@@ -405,11 +415,14 @@ CROSS_ENTROPY = Question(
 
 
 def gradient_window(arguments, index):
-    """Say which numbers make the gradient at this index."""
+    """Show which numbers make the gradient at this index."""
     scores, labels = arguments
     n, k = index
-    p, y = softmax(scores)[n, k], int(labels[n] == k)
-    return f"picture {n}, class {k}: p = {p:.4g}, y = {y}, N = {len(labels)}"
+    p, y = softmax(scores), one_hot(labels, scores.shape[1])
+    return Window(
+        f"picture {n}, class {k}: p = {p[n, k]:.4g}, y = {y[n, k]:g}, N = {len(labels)}",
+        (Panel("p", p, index), Panel("y", y, index)),
+    )
 
 
 CROSS_ENTROPY_GRADIENT = Question(
@@ -481,7 +494,7 @@ def naive_bce(z, y, small=0):
 
 
 def bce_window(arguments, index):
-    """Say which loss each score has."""
+    """Show which loss each score has."""
     z, y = np.asarray(arguments, np.float64)
     return losses_window(np.logaddexp(0, np.where(y == 1, -z, z)))
 
@@ -537,10 +550,13 @@ BCE = Question(
 
 
 def bce_gradient_window(arguments, index):
-    """Say which numbers make the gradient at this index."""
+    """Show which numbers make the gradient at this index."""
     z, y = arguments
-    a = sigmoid(z)[index]
-    return f"z = {z[index]:.4g}: a = {a:.4g}, y = {y[index]:g}, N = {len(z)}"
+    a = sigmoid(z)
+    return Window(
+        f"z = {z[index]:.4g}: a = {a[index]:.4g}, y = {y[index]:g}, N = {len(z)}",
+        (Panel("a", a, index), Panel("y", y, index)),
+    )
 
 
 BCE_GRADIENT = Question(
@@ -587,12 +603,16 @@ TWO_SLIPS = "Two slips: bits need np.log2, and 0 * log 0 gave nan: leave p = 0 o
 
 
 def bits_window(arguments, index):
-    """Say what each symbol adds to the sum."""
+    """Show what each symbol adds to the sum."""
     p, q = arguments if len(arguments) == 2 else (arguments[0], np.ones_like(arguments[0]))
     sign = 1 if len(arguments) == 2 else -1
     terms = [sign * kl([a], [b]) + 0.0 for a, b in zip(p[:8], q[:8], strict=True)]
     text = " + ".join(f"{term:.4g}" for term in terms).replace("+ -", "- ")
-    return text + " + ..." * (len(p) > 8)
+    panels = tuple(Panel(name, a) for name, a in zip("pq", arguments, strict=False))
+    return Window(
+        text + " + ..." * (len(p) > 8),
+        (*panels, Panel("bits of each", terms, (0,), (len(terms),))),
+    )
 
 
 ENTROPY = Question(
@@ -688,10 +708,11 @@ def running_total(s):
 
 
 def log_sum_exp_window(arguments, index):
-    """Say which numbers make the output of this row."""
+    """Show which numbers make the output of this row."""
     row = np.asarray(arguments[0], np.float64)[index[0]]
     total = np.exp(row - row.max()).sum()
-    return f"row {index[0]}: largest {row.max():.4g}, plus the log of {total:.4g}"
+    text = f"largest {row.max():.4g}, plus the log of {total:.4g}"
+    return of_row(text, arguments[0], index[0])
 
 
 LOG_SUM_EXP = Question(

@@ -18,6 +18,8 @@ from typing import Any
 
 import numpy as np
 
+from course.exercises.picture import Window
+
 # the questions of solutions/<notebook>.ipynb stand in the module
 MODULES = {
     "03_scores_to_loss": "course.exercises.scores_to_loss",
@@ -41,6 +43,9 @@ class Mutant:
 class Speed:
     """How fast is fast enough: `floor` times the plain Python loop, side by side.
 
+    Only the time is judged: a right answer by another road, as NumPy on whole arrays, is
+    right if it is as fast.
+
     The floor is at most a third of what the solution reaches, so that a busy machine
     does not fail a right answer. The plain loop takes some tenths of a second on
     arguments(rng): the time to hand over the arrays must not count.
@@ -53,10 +58,12 @@ class Speed:
 
 @dataclass(frozen=True)
 class Question:
-    """One function that a student writes.
+    """One function, or class, that a student writes.
 
     What a function may be given and may return: arrays of numbers, numbers, strings,
-    None, and tuples, lists and dicts (with string keys) of these.
+    None, and tuples, lists and dicts (with string keys) of these. It may also return a
+    figure of matplotlib, of which the data are compared. A class is asked by scripts: the
+    oracle is a class too, and each case is a `course.exercises.call.Script` of steps.
 
     Attributes
     ----------
@@ -70,13 +77,16 @@ class Question:
         the largest expected number if that is above 1, else atol; wider where an argument
         is float32, see `course.exercises.verdict.tolerance`
     hints : opened one at a time by hint(fn)
-    window : (arguments, index) -> text, optional: the numbers that produce the output
-        at this index, in one line, for the message of a wrong answer. Where the answer is
-        several arrays, the index begins with the number of the array.
+    window : (arguments, index) -> Window, optional: the numbers that produce the output
+        at this index, in a line of text and as grids, for the message of a wrong answer
+        and its picture. Where the answer is several arrays, the index begins with the
+        number of the array.
     judge : (arguments, answer) -> None if right, else a sentence; optional, for questions
         with many right answers (as "find an input that breaks this"); the oracle then
         gives one of them
     speed : optional: the task asks for a compiled loop
+    needs : modules of the course that an answer may import, as "course.layers"; nothing
+        else of the course is there when an answer is graded
     """
 
     name: str
@@ -87,9 +97,10 @@ class Question:
     rtol: float = 1e-6
     atol: float = 1e-9
     hints: tuple[str, ...] = ()
-    window: Callable[[tuple, tuple], str] | None = field(default=None, repr=False)
+    window: Callable[[tuple, tuple], Window] | None = field(default=None, repr=False)
     judge: Callable[[tuple, Any], str | None] | None = field(default=None, repr=False)
     speed: Speed | None = None
+    needs: tuple[str, ...] = ()
 
 
 def questions(notebook: str) -> tuple[Question, ...]:

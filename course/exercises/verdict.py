@@ -6,13 +6,23 @@ child process, is the caller's business.
 
 import inspect
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from time import perf_counter
+from dataclasses import dataclass, replace
+from time import perf_counter, thread_time
 from typing import Any
 
 import numpy as np
 
-from course.exercises.call import Changed, Raised, call, quiet
+from course.exercises.call import (
+    Changed,
+    Handle,
+    Raised,
+    Script,
+    as_data,
+    call,
+    quiet,
+    run_script,
+)
+from course.exercises.picture import Window, comparison
 from course.exercises.spec import Question
 
 STATES = (
@@ -34,20 +44,41 @@ Timed = Callable[[tuple], tuple[float, Any]]
 
 @dataclass(frozen=True)
 class Verdict:
-    """A state of `STATES`, at most five lines that explain it, and the share of points."""
+    """What is said about a function.
+
+    Attributes
+    ----------
+    state : one of `STATES`
+    lines : at most five, that explain it
+    fraction : of the points
+    right, asked : cases
+    mistake : the sentence of the known wrong answer that this is, or ""
+    picture : SVG of the smallest case that is wrong, or ""
+    """
 
     state: str
     lines: tuple[str, ...]
     fraction: float = 0.0
+    right: int = 0
+    asked: int = 0
+    mistake: str = ""
+    picture: str = ""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """The first place where an answer is not what was expected."""
+    """The first place where an answer is not what was expected.
+
+    `index` begins with the place of the array, where the answer is several; `yours` and
+    `expected` are this array, and `at` the place in it.
+    """
 
     state: str
     says: str
     index: tuple[int, ...] | None = None
+    yours: Any = None
+    expected: Any = None
+    at: tuple[int, ...] | None = None
 
 
 def judge(
@@ -55,34 +86,62 @@ def judge(
     cases: list[tuple],
     ask: Callable[[tuple], Any],
     timed: Timed | None = None,
+    rng: np.random.Generator | None = None,
 ) -> Verdict:
     """Return the verdict on a function.
 
     ask(arguments) returns its answer, or Raised, or Changed (as `call.call` does);
-    timed(arguments) the seconds of one call and its answer, for questions of speed.
+    timed(arguments) the seconds of one call and its answer, for questions of speed, whose
+    arguments are drawn from rng, or from what everybody knows.
     """
-    answers, failures = [], []
+    answers: list[Any] = []
+    failures: list[tuple[Difference, tuple]] = []
     for arguments in cases:
         answers.append(ask(arguments))
         if len(answers) == 1 and _is_stub(answers[0]):
-            return Verdict("not attempted", (f"{question.name}: not attempted", STUB))
+            return not_attempted(question)
         if found := failure(question, arguments, answers[-1]):
             failures.append((found, arguments))
     if not failures:
-        return _right(question, len(cases), timed)
+        return _right(question, len(cases), timed, rng or public_rng(question))
     # rounding is worth a word only where nothing worse is wrong
     found, arguments = next((f for f in failures if f[0].state != "imprecise"), failures[0])
     sentence = explanation(question, cases, answers)
+    window = _window(question, arguments, found)
+    lines = (
+        f"{question.name}: {_heading(found.state, len(failures), len(cases))}",
+        *([sentence] if sentence and sentence != found.says else []),
+        *([f"Smallest case: {shown(question, arguments)}"] if arguments else []),
+        *found.says.split("\n"),
+        *([_cut(f"Expected from: {window.text}", 2 * WIDTH)] if window else []),
+    )
+    right = len(cases) - len(failures)
     return Verdict(
         found.state,
-        (
-            f"{question.name}: {_heading(found.state, len(failures), len(cases))}",
-            *([sentence] if sentence and sentence != found.says else []),
-            *([f"Smallest case: {shown(question, arguments)}"] if arguments else []),
-            *found.says.split("\n"),
-            *_window(question, arguments, found),
-        )[:5],
+        lines[:5],
+        partial(right, len(cases)),
+        right,
+        len(cases),
+        sentence,
+        comparison(found.yours, found.expected, found.at, window.panels if window else ()),
     )
+
+
+def not_attempted(question: Question) -> Verdict:
+    """Return the verdict on a function that is still to be written."""
+    return Verdict("not attempted", (f"{question.name}: not attempted", STUB))
+
+
+def partial(right: int, asked: int) -> float:
+    """Return the share of the points for an answer that is right in some of the cases.
+
+    It is half at most, and nothing for what is wrong in half of the cases: a constant must
+    not be worth anything.
+
+    >>> partial(8, 10), partial(5, 10)
+    (0.3, 0.0)
+    """
+    return round(max(0.0, right / asked - 0.5), 9)
 
 
 def _is_stub(answer: Any) -> bool:
@@ -90,39 +149,54 @@ def _is_stub(answer: Any) -> bool:
     return isinstance(answer, Raised) and answer.kind == "NotImplementedError"
 
 
-def _right(question: Question, count: int, timed: Timed | None) -> Verdict:
+def _right(
+    question: Question, count: int, timed: Timed | None, rng: np.random.Generator
+) -> Verdict:
     """Return "passed", or "slow" if the question asks for speed and there is none."""
     if question.speed and timed:
-        found = too_slow(question, timed)
+        found = too_slow(question, timed, rng)
+        if found and found.state == "slow":
+            lines = f"{question.name}: correct but slow", *found.says.split("\n")
+            return Verdict("slow", lines, 0.5, count, count)
         if found:
-            return Verdict("slow", (f"{question.name}: correct but slow", *found))
+            heading = f"{question.name}: {_heading(found.state, 1, 1)} on large arrays"
+            share = partial(count, count + 1)
+            lines = heading, *found.says.split("\n")
+            return Verdict(found.state, lines, share, count, count + 1)
     cases = f"{count} cases" if count > 1 else "1 case"
     points = f"{question.points} point{'s' * (question.points != 1)}"
-    return Verdict("passed", (f"{question.name}: passed ({cases}, {points})",), 1.0)
+    lines = (f"{question.name}: passed ({cases}, {points})",)
+    return Verdict("passed", lines, 1.0, count, count)
 
 
-def too_slow(question: Question, timed: Timed) -> tuple[str, ...]:
-    """Return what to say to a function that is not fast enough, or nothing.
+def too_slow(
+    question: Question, timed: Timed, rng: np.random.Generator
+) -> Difference | None:
+    """Return what to say to a function that is not fast enough, or None.
 
     Each try gets new numbers, and its answer must be right.
     """
-    rng, speed = public_rng(question), question.speed
-    plain = elapsed(speed.plain, speed.arguments(rng))[0]
+    speed = question.speed
+    arguments, start = speed.arguments(rng), thread_time()  # not of other programs' work
+    speed.plain(*arguments)
+    plain = thread_time() - start
     spent = 0.0
     for attempt in range(TRIES):  # a busy machine is slow now and then
         arguments = speed.arguments(rng)
         yours, answer = timed(arguments)
         if found := failure(question, arguments, answer):
-            return "On large arrays it is wrong:", *found.says.split("\n")
+            return found
         if plain >= speed.floor * yours:
-            return ()
+            return None
         spent += yours * (attempt > 0)  # the first one compiles
         if spent > PATIENCE:
             break
-    return (
+    return Difference(
+        "slow",
         f"It must be at least {speed.floor:g} times as fast as the plain Python loop, "
-        "both measured here.",
-        "Put @njit above it; keep Python lists and objects out of its loop.",
+        "both measured here.\n"
+        "Put @njit above it; keep Python lists and objects out of its loop. "
+        "Any other way that is as fast is right, too.",
     )
 
 
@@ -170,19 +244,31 @@ def failure(question: Question, arguments: tuple, answer: Any) -> Difference | N
         line = f"\nLine {answer.line}: {_cut(answer.text, WIDTH)}" if answer.line else ""
         return Difference("error", _cut(f"{answer.kind}: {answer.says}", 200) + line)
     if isinstance(answer, Changed):
-        name = _names(question, arguments)[answer.position]
-        return Difference(
-            "wrong", f"Your function changes its argument {name}. Work on {name}.copy()."
-        )
+        if isinstance(arguments, Script):
+            step = steps(arguments, question.name)[answer.position]
+            says = f"Your class changes what it is given in {step}. Work on a copy."
+        else:
+            name = _names(question, arguments)[answer.position]
+            says = f"Your function changes its argument {name}. Work on {name}.copy()."
+        return Difference("wrong", says)
     with quiet():
         if question.judge is None:
-            expected = question.oracle(*arguments)
-            return difference(answer, expected, *tolerance(question, arguments))
+            expected = right_answer(question, arguments)
+            script = isinstance(arguments, Script)
+            names = steps(arguments, question.name) if script else None
+            return difference(answer, expected, *tolerance(question, arguments), names)
         try:
             says = question.judge(arguments, answer)
         except Exception as error:
             says = f"Your answer cannot be used: {type(error).__name__}: {error}"
-    return Difference("wrong", _cut(" ".join(says.split()), 200)) if says else None
+    return Difference("wrong", _cut(" ".join(says[:1000].split()), 200)) if says else None
+
+
+def right_answer(question: Question, arguments: tuple) -> Any:
+    """Return what the oracle gives."""
+    if isinstance(arguments, Script):
+        return run_script(question.oracle, arguments)
+    return as_data(question.oracle(*arguments))
 
 
 def tolerance(question: Question, arguments: tuple) -> tuple[float, float]:
@@ -204,40 +290,66 @@ def _arrays(value: Any) -> Iterator[np.ndarray]:
 
 
 def difference(
-    yours: Any, expected: Any, rtol: float, atol: float, where: str = "", index: tuple = ()
+    yours: Any,
+    expected: Any,
+    rtol: float,
+    atol: float,
+    names: list[str] | None = None,
 ) -> Difference | None:
     """Return the first difference between an answer and what is expected, or None.
 
-    Lists are as good as arrays and tuples, and whole numbers as good as floats.
+    Lists are as good as arrays and tuples, and whole numbers as good as floats. The parts
+    of several results are called by `names`, or else by their number.
     """
-    if expected is None or isinstance(expected, str):
+    if expected is None or isinstance(expected, str | Handle):
         if type(yours) is type(expected) and yours == expected:
             return None
-        return Difference("wrong", f"{where}Yours {yours!r:.60}, expected {expected!r:.60}")
+        if isinstance(expected, Handle):
+            return Difference("wrong", f"Yours is {_kind(yours)}, expected an object")
+        return Difference("wrong", f"Yours {_short(yours)}, expected {_short(expected)}")
     if yours is None:
-        return Difference("wrong", f"{where}It returns nothing. Is a `return` missing?")
+        return Difference("wrong", "It returns nothing. Is a `return` missing?")
     if isinstance(expected, dict):
         if not isinstance(yours, dict) or yours.keys() != expected.keys():
             keys = ", ".join(map(repr, expected))
-            return Difference("wrong", f"{where}Expected a dict with the keys {keys}")
-        pairs = [(f"[{k!r}]", yours[k], expected[k]) for k in expected]
+            wanted = "a figure" if "axes" in expected else f"a dict with the keys {keys}"
+            says = f"Yours is {_kind(yours)}, expected {wanted}"
+            return Difference("wrong", says)
+        parts = [(key, yours[key], expected[key]) for key in expected]
     elif isinstance(expected, tuple | list) and not _numeric(expected):
         count = len(expected)
-        if isinstance(yours, np.ndarray) and yours.ndim:
-            yours = list(yours)
-        if not isinstance(yours, tuple | list) or len(yours) != count:
-            got = len(yours) if isinstance(yours, tuple | list) else 1
-            says = f"{where}It returns {got} result{'s' * (got != 1)}, expected {count}"
+        array = isinstance(yours, np.ndarray) and yours.ndim > 0
+        several = array or isinstance(yours, tuple | list)
+        got = len(yours) if several else 1
+        if not several or got != count:
+            says = f"It returns {got} result{'s' * (got != 1)}, expected {count}"
             return Difference("shape", says)
-        pairs = [
-            (f"Result {k + 1} of {count}: ", yours[k], expected[k]) for k in range(count)
-        ]
+        one = "It" if count == 1 else "Result {} of {}"
+        names = names or [one.format(k + 1, count) for k in range(count)]
+        parts = list(zip(names, yours, expected, strict=True))
     else:
-        return _array_difference(yours, expected, rtol, atol, where, index)
-    for k, (part, a, b) in enumerate(pairs):
-        if found := difference(a, b, rtol, atol, where + part, (*index, k)):
-            return found
+        return _array_difference(yours, expected, rtol, atol)
+    for k, (name, a, b) in enumerate(parts):
+        if found := difference(a, b, rtol, atol):
+            index = None if found.index is None else (k, *found.index)
+            return replace(found, says=f"{name}: {found.says}", index=index)
     return None
+
+
+def _kind(value: Any) -> str:
+    """Return in words what a value is."""
+    if isinstance(value, Handle):
+        return "an object"
+    name = "nothing" if value is None else type(value).__name__
+    return f"{'an' if name[:1] in 'aeiou' else 'a'} {name}"
+
+
+def _short(value: Any) -> str:
+    """Return the beginning of a value as Python writes it."""
+    try:
+        return _cut(repr(value[:60] if isinstance(value, str) else value), 60)
+    except Exception:  # it may be anything
+        return _kind(value)
 
 
 def _numeric(values: tuple | list) -> bool:
@@ -246,22 +358,23 @@ def _numeric(values: tuple | list) -> bool:
 
 
 def _array_difference(
-    yours: Any, expected: Any, rtol: float, atol: float, where: str, index: tuple
+    yours: Any, expected: Any, rtol: float, atol: float
 ) -> Difference | None:
     """Return the first difference between two arrays of numbers."""
     b = np.asarray(expected)
     try:
         a = np.asarray(yours)
-    except Exception:
+    except Exception:  # it may be anything
         a = np.asarray(None)
     if a.dtype.kind not in "biufc":
-        kind = "a ragged list" if isinstance(yours, list) else f"a {type(yours).__name__}"
+        kind = "a ragged list" if isinstance(yours, list) else _kind(yours)
         wanted = "an array of numbers" if b.ndim else "a number"
-        return Difference("wrong", f"{where}Yours is {kind}, expected {wanted}")
+        return Difference("wrong", f"Yours is {kind}, expected {wanted}")
     if a.dtype.kind == "c" and b.dtype.kind != "c":
-        return Difference("wrong", f"{where}Yours is complex, expected real numbers")
+        return Difference("wrong", "Yours is complex, expected real numbers")
     if a.shape != b.shape:
-        return Difference("shape", f"{where}Your shape {_shape(a)}, expected {_shape(b)}")
+        says = f"Your shape {_shape(a)}, expected {_shape(b)}"
+        return Difference("shape", says, None, a, b)
     with np.errstate(all="ignore"):
         largest = np.max(np.abs(b), initial=0.0, where=np.isfinite(b))
         bad = ~np.isclose(a, b, rtol, atol * max(largest, 1.0), equal_nan=True)
@@ -272,15 +385,15 @@ def _array_difference(
     first = tuple(int(i) for i in np.argwhere(bad)[0])
     at = f"At {list(first)}: y" if b.ndim else "Y"
     one, two = _numbers(a[first].item(), b[first].item())
-    says = f"{where}{at}ours {one}, expected {two}"
+    says, state = f"{at}ours {one}, expected {two}", "wrong"
     if near.all() and not exact:
+        state = "imprecise"
         says += ". Nearly right: look for float32, or a small number added in a sum"
-        return Difference("imprecise", says, (*index, *first))
-    if np.isnan(a[first]):
+    elif np.isnan(a[first]):
         says += ". nan comes from an overflow, 0/0 or an unset element"
     elif a.dtype.kind in "iu" and b.dtype.kind == "f" and (b % 1).any():
         says += f". Yours is {a.dtype}, whole numbers only; expected float"
-    return Difference("wrong", says, (*index, *first))
+    return Difference(state, says, first, a, b, first)
 
 
 def _shape(a: np.ndarray) -> str:
@@ -306,6 +419,8 @@ def _names(question: Question, arguments: tuple) -> list[str]:
 
 def shown(question: Question, arguments: tuple) -> str:
     """Return the arguments of a case in one line: in full if it fits, else the shapes."""
+    if isinstance(arguments, Script):
+        return _cut("; ".join(steps(arguments, question.name)), 2 * WIDTH)
     for small in (16, 9, 4, 0):
         text = ", ".join(
             f"{name} = {_value(value, small)}"
@@ -314,6 +429,55 @@ def shown(question: Question, arguments: tuple) -> str:
         if len(text) <= WIDTH:
             break
     return _cut(text, WIDTH)
+
+
+OPERATORS = {
+    "__add__": "+",
+    "__sub__": "-",
+    "__mul__": "*",
+    "__truediv__": "/",
+    "__matmul__": "@",
+    "__pow__": "**",
+}
+
+
+def steps(script: Script, name: str) -> list[str]:
+    """Return the steps of a script as Python writes them; objects are a, b, c, ...
+
+    >>> square = ("call", Handle(0), "__mul__", (Handle(0),))
+    >>> steps(Script([("new", (2,)), square]), "Tape")
+    ['a = Tape(2)', 'a * a']
+    """
+    used = {part.step for step in script for part in _handles(step)}
+    names = {k: "abcdefghijklmnopqrstuvwxyz"[n % 26] for n, k in enumerate(sorted(used))}
+
+    def said(value: Any) -> str:
+        if isinstance(value, tuple | list):
+            return f"[{', '.join(map(said, value))}]"
+        return names[value.step] if isinstance(value, Handle) else _value(value, 4)
+
+    lines = []
+    for k, step in enumerate(script):
+        match step:
+            case ("new", arguments):
+                text = f"{name}({', '.join(map(said, arguments))})"
+            case ("get", handle, attribute):
+                text = f"{said(handle)}.{attribute}"
+            case ("call", handle, method, (other,)) if method in OPERATORS:
+                text = f"{said(handle)} {OPERATORS[method]} {said(other)}"
+            case (_, handle, method, arguments):
+                text = f"{said(handle)}.{method}({', '.join(map(said, arguments))})"
+        lines.append(f"{names[k]} = {text}" if k in names else text)
+    return lines
+
+
+def _handles(value: Any) -> Iterator[Handle]:
+    """Yield the handles inside a value."""
+    if isinstance(value, Handle):
+        yield value
+    elif isinstance(value, tuple | list):
+        for part in value:
+            yield from _handles(part)
 
 
 def _value(value: Any, small: int) -> str:
@@ -327,12 +491,11 @@ def _value(value: Any, small: int) -> str:
     return "x".join(map(str, value.shape)) + kind
 
 
-def _window(question: Question, arguments: tuple, found: Difference) -> list[str]:
-    """Return the line with the numbers behind the expected output, if there is one."""
+def _window(question: Question, arguments: tuple, found: Difference) -> Window | None:
+    """Return what is behind the expected number, if the question can say so."""
     if question.window is None or found.index is None:
-        return []
-    text = " ".join(question.window(arguments, found.index).split())
-    return [_cut(f"Expected from: {text}", 2 * WIDTH)]
+        return None
+    return question.window(arguments, found.index)
 
 
 def _cut(text: str, width: int) -> str:

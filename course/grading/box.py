@@ -1,34 +1,42 @@
-"""A child process that runs a student's code, seen from the grader.
+"""A process that runs a student's code, seen from the grader.
 
-Today the box is a process of its own, not a prison: the code runs with the rights of the
-grader. What it can do is die, hang or lie, and none of that harms more than its question.
+`course.grading.sandbox` says what the box is made of. What the code in it can do is die,
+hang or lie, and none of that harms more than its question.
+
+What ends before any student's code was sent is the grader's own trouble (NotGraded), and
+so is a box that the system killed for want of memory; everything later is the student's.
 """
 
 import contextlib
 import os
-import queue
+import re
 import secrets
-import shutil
+import select
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
 from pathlib import Path
+from time import monotonic
 from typing import Any
 
 import course
-from course.compiled import FOLDER
 from course.exercises.call import Changed, Raised
+from course.grading.sandbox import (
+    NotGraded,
+    command,
+    environment,
+    image,
+    request,
+    user_of_its_own,
+)
 from course.grading.wire import BODY_LIMIT, HEAD_LIMIT, SIZES, WireError, decode, encode
 
 ROOT = Path(course.__file__).parents[1]
-START = (
-    "import sys; sys.path.insert(0, sys.argv[1]); "
-    "from course.grading.worker import main; main()"
-)
 START_SECONDS = 120.0
-CACHE = "cache"  # in the folder of the child
+ENOUGH = 1 << 16  # bytes of any reply, for an error in words
+CHUNK = 1 << 20  # bytes
+PIPE_SIZE = 1031  # F_SETPIPE_SZ of Linux
 
 
 class Lost(Exception):
@@ -39,143 +47,209 @@ class Lost(Exception):
         self.state = state
 
 
-class NotGraded(Exception):
-    """The grader could not do its work; this says nothing about the student."""
-
-
 class Box:
-    """One process with a folder of its own, both gone after `close`."""
+    """One process, gone after `close`. It ends with the thread that made it.
 
-    def __init__(self) -> None:
-        self.closed = False
-        self.folder = tempfile.TemporaryDirectory(
-            prefix="course-", ignore_cleanup_errors=True
-        )
-        self.place = place = str(Path(self.folder.name).resolve())
-        _lend_machine_code(Path(place, CACHE))
-        self.process = subprocess.Popen(
-            [sys.executable, "-I", "-c", START, str(ROOT)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            cwd=place,
-            env=_environment(place),
-            start_new_session=True,
-        )
+    Attributes
+    ----------
+    tier : "strict", "landlock" or "none"; the walls were tried from inside
+    took : seconds of the last `ask`, from before the first byte of the request until
+        after the last of the reply
+    """
+
+    def __init__(self, tier: str = "none", needs: tuple[str, ...] = ()):
+        self.tier, self.took = tier, 0.0
+        self.theirs = False  # was any student's code sent?
+        self.kills = oom_kills()
+        self.things = contextlib.ExitStack()
         try:
-            self._within(START_SECONDS, "", b"")
-        except Lost as lost:
+            self._start(tier, needs)
+        except BaseException:
             self.close()
-            raise NotGraded(f"the child process did not start: {lost}") from None
+            raise
 
-    def ask(self, seconds: float, **request: Any) -> Any:
-        """Return what the function returned, or Raised, or Changed. May raise Lost."""
+    def _start(self, tier: str, needs: tuple[str, ...]) -> None:
+        made = image(needs)
+        user = self.things.enter_context(user_of_its_own()) if tier != "none" else None
+        place = "/"
+        if tier == "none":  # the others can write nothing
+            place = self.things.enter_context(
+                tempfile.TemporaryDirectory(prefix="course-", ignore_cleanup_errors=True)
+            )
+        self.places = tuple(map(str, (made.folder, Path(place).resolve())))
+        try:
+            self.process = subprocess.Popen(
+                command(tier, made),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                bufsize=0,
+                cwd=place,
+                env=environment(place),
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise NotGraded(f"the box did not start: {error}") from None
+        self.things.callback(self._kill)
+        self.inbox, self.outbox = self.process.stdout.fileno(), self.process.stdin.fileno()
+        if os.name == "posix":
+            for pipe in (self.inbox, self.outbox):
+                os.set_blocking(pipe, False)
+                _widen(pipe)
+        fails = self.ask(START_SECONDS, **request(tier, made, user))
+        if fails:
+            words = fails.says if isinstance(fails, Raised) else "; ".join(map(str, fails))
+            raise NotGraded(f"the walls of the box do not stand: {words}")
+
+    def ask(self, seconds: float, limit: int = BODY_LIMIT, **asked: Any) -> Any:
+        """Return what the function returned, or Raised, or Changed. May raise Lost.
+
+        Of the reply no more than `limit` bytes are read, or 64 KiB if that is more.
+        """
         token = secrets.token_hex(8)
-        frame = encode({"id": token, **request})
-        match self._within(seconds, token, frame):
-            case "returned", value:
+        limit = min(max(limit, ENOUGH), HEAD_LIMIT + BODY_LIMIT)
+        frame = encode({**asked, "id": token, "limit": limit})
+        self.theirs = self.theirs or bool(asked.get("do") == "load" and asked["name"])
+        try:
+            reply = self._exchange(frame, seconds, limit)
+        except Lost as lost:
+            if not self.theirs:
+                raise NotGraded(f"the box ended before it had any answer: {lost}") from None
+            if lost.state == "crash" and oom_kills() > self.kills:
+                says = "the system killed a process for want of memory; grade fewer at once"
+                raise NotGraded(says) from None
+            raise
+        match reply:
+            case {"id": identity} if identity != token:
+                raise Lost("crash", "It sent a reply to a question that was not asked.")
+            case {"outcome": "returned", "value": value}:
                 return value
-            case "raised", [str(kind), str(says), int(line), str(text)]:
-                return Raised(kind, self._without_place(says), line, text)
-            case "changed", int(position):
+            case {
+                "outcome": "raised",
+                "value": [str(kind), str(says), int(line), str(text)],
+            }:
+                for place in self.places:  # nobody need know where the grader works
+                    says = says.replace(place + os.sep, "").replace(place, ".")
+                return Raised(kind[:80], says, line, text)
+            case {"outcome": "changed", "value": int(position)}:
                 return Changed(position)
         raise Lost("crash", "It sent a reply that makes no sense.")
 
-    def _without_place(self, text: str) -> str:
-        """Return the text without the path of the box's folder."""
-        return text.replace(self.place + os.sep, "").replace(self.place, ".")
+    @property
+    def silent(self) -> bool:
+        """Is it alive, and has it said nothing that it was not asked?"""
+        if self.process.poll() is not None:
+            return False
+        return os.name != "posix" or not _poll(self.inbox, select.POLLIN, 0)
 
-    def _within(self, seconds: float, token: str, frame: bytes) -> tuple[str, Any]:
-        """Exchange frames in a thread, so that no pipe can hold the grader."""
-        done: queue.SimpleQueue = queue.SimpleQueue()
-
-        def exchange() -> None:
+    def _exchange(self, frame: bytes, seconds: float, limit: int) -> Any:
+        """Write a frame and read one."""
+        begin = monotonic()
+        end = begin + seconds
+        if not self.silent:
+            raise Lost("crash", self._ending("It sent a reply before it was asked."))
+        with self._alarm(seconds):
             try:
-                done.put(self._exchange(frame))
-            except Exception as error:
-                done.put(error)
-            if self.closed:
-                self._close_pipes()
-
-        self.thread = threading.Thread(target=exchange, daemon=True)
-        self.thread.start()
+                view = memoryview(frame)
+                while view:
+                    self._wait(self.outbox, select.POLLOUT, end)
+                    view = view[os.write(self.outbox, view[:CHUNK]) :]
+                head, body = SIZES.unpack(self._read(SIZES.size, end))
+                if head + body > limit or head > HEAD_LIMIT or body > BODY_LIMIT:
+                    says = f"It sent {head + body} bytes; {limit} are more than enough."
+                    raise Lost("crash", says)
+                head, body = self._read(head, end), self._read(body, end)
+            except OSError:
+                raise Lost("crash", self._ending("It closed its pipe.")) from None
+            finally:
+                self.took = monotonic() - begin
         try:
-            reply = done.get(timeout=max(seconds, 0.0))
-        except queue.Empty:
-            raise Lost("time limit", "It did not end within the time limit") from None
-        match reply:
-            case EOFError() | OSError():
-                raise Lost("crash", f"The process ended with {self._ending()}.")
-            case Exception():
-                raise Lost("crash", f"It sent a reply that cannot be read: {reply}.")
-            case {"id": identity, "outcome": str(outcome), "value": value} if (
-                identity == token
-            ):
-                return outcome, value
-        raise Lost("crash", "It sent a reply to a question that was not asked.")
+            return decode(head, body)
+        except WireError as error:
+            raise Lost("crash", f"It sent a reply that cannot be read: {error}.") from None
 
-    def _exchange(self, frame: bytes) -> Any:
-        """Write a frame, if there is one, and read one."""
-        if frame:
-            self.process.stdin.write(frame)
-            self.process.stdin.flush()
-        head, body = SIZES.unpack(self._read(SIZES.size))
-        if head > HEAD_LIMIT or body > BODY_LIMIT:
-            raise WireError("too long")
-        return decode(self._read(head), self._read(body))
-
-    def _read(self, count: int) -> bytes:
+    def _read(self, count: int, end: float) -> bytes:
         """Read exactly `count` bytes."""
-        data = self.process.stdout.read(count)
-        if len(data) < count:
-            raise EOFError
-        return data
+        data = bytearray()
+        while len(data) < count:
+            self._wait(self.inbox, select.POLLIN, end)
+            part = os.read(self.inbox, min(count - len(data), CHUNK))
+            if not part:
+                raise OSError("end of the pipe")
+            data += part
+        return bytes(data)
 
-    def _ending(self) -> str:
+    def _wait(self, pipe: int, event: int, end: float) -> None:
+        """Wait until the pipe can be used. Raises Lost at the end of the time."""
+        if os.name != "posix":  # the call waits, and the alarm ends it
+            return
+        if not _poll(pipe, event, end - monotonic()):
+            raise Lost("time limit", "It did not end within the time limit")
+
+    @contextlib.contextmanager
+    def _alarm(self, seconds: float):
+        """Kill the process at the end of the time, where one cannot wait for pipes."""
+        if os.name == "posix":
+            yield
+            return
+        clock = threading.Timer(max(seconds, 0.0), self.process.kill)
+        clock.start()
+        try:
+            yield
+        except Lost:
+            if clock.finished.is_set():
+                says = "It did not end within the time limit"
+                raise Lost("time limit", says) from None
+            raise
+        finally:
+            clock.cancel()
+
+    def _ending(self, says: str) -> str:
         """Say how the process ended: by a signal, or with an exit code."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             code = self.process.wait(1)
-            return f"exit code {code}" if code >= 0 else f"signal {-code}"
-        return "its pipe closed"
+            if self.tier == "strict" and code > 128:  # so does bubblewrap tell of a signal
+                code = 128 - code
+            how = f"exit code {code}" if code >= 0 else f"signal {-code}"
+            return f"The process ended with {how}."
+        return says
 
-    def close(self) -> None:
-        """End the process and its children, and remove its folder."""
+    def _kill(self) -> None:
+        """End the process and those that it started."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             if hasattr(os, "killpg"):
                 os.killpg(self.process.pid, signal.SIGKILL)
             else:
                 self.process.kill()
         self.process.wait()
-        self.closed = True
-        self.thread.join(1)
-        if not self.thread.is_alive():  # else a child of the process holds a pipe open
-            self._close_pipes()
-        self.folder.cleanup()
-
-    def _close_pipes(self) -> None:
         for pipe in (self.process.stdin, self.process.stdout):
             with contextlib.suppress(OSError):
                 pipe.close()
 
-
-def _lend_machine_code(cache: Path) -> None:
-    """Copy the machine code of the layers, so that the child need not make it again.
-
-    It is a copy: what a child writes is gone with its folder.
-    """
-    if FOLDER:
-        with contextlib.suppress(OSError):  # another process may be writing there
-            shutil.copytree(FOLDER, cache / FOLDER.name)
+    def close(self) -> None:
+        """End the process, and remove what it had."""
+        self.things.close()
 
 
-def _environment(place: str) -> dict[str, str]:
-    """Return the few variables that the child gets: nothing of the teacher's."""
-    threads = ("OMP", "OPENBLAS", "MKL", "NUMBA")
-    return {
-        **{f"{library}_NUM_THREADS": "1" for library in threads},
-        **dict.fromkeys(("HOME", "USERPROFILE", "TMPDIR", "TMP", "TEMP"), place),
-        "COURSE_CACHE": os.path.join(place, CACHE),
-        "MPLCONFIGDIR": os.path.join(place, "matplotlib"),
-        "PATH": os.defpath,
-        **{k: os.environ[k] for k in ("SYSTEMROOT", "LANG") if k in os.environ},
-    }
+def _poll(pipe: int, event: int, seconds: float) -> bool:
+    """Say whether a pipe can be used, or has ended, within the time."""
+    poll = select.poll()
+    poll.register(pipe, event)
+    return seconds >= 0 and bool(poll.poll(1000 * seconds))
+
+
+def _widen(pipe: int) -> None:
+    """Let a pipe hold more than 64 KiB: fewer turns to hand over an array."""
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        fcntl.fcntl(pipe, PIPE_SIZE, CHUNK)
+
+
+def oom_kills() -> int:
+    """Return how many processes this system has killed for want of memory."""
+    with contextlib.suppress(OSError):
+        text = Path("/proc/vmstat").read_text()
+        if found := re.search(r"^oom_kill (\d+)$", text, re.MULTILINE):
+            return int(found[1])
+    return 0

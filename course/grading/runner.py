@@ -1,4 +1,4 @@
-"""Grade one notebook: ask the child process, judge here.
+"""Grade one notebook: ask the box, judge here.
 
 The cases come from a generator seeded by the secret and the bytes of the notebook: grading
 the same file again asks the same, and a changed file is asked something else.
@@ -6,7 +6,9 @@ the same file again asks the same, and a changed file is asked something else.
 
 import hashlib
 import hmac
-from dataclasses import dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from time import monotonic
 
@@ -14,78 +16,95 @@ import numpy as np
 
 from course.exercises.call import Raised
 from course.exercises.spec import Question
-from course.exercises.verdict import Verdict, judge
-from course.grading.box import START_SECONDS, Box, Lost, NotGraded
-from course.grading.extraction import Answer, answer, exercise, master, read
+from course.exercises.verdict import Verdict, judge, not_attempted, right_answer
+from course.grading.box import ENOUGH, START_SECONDS, Box, Lost
+from course.grading.extraction import (
+    Answer,
+    Unusable,
+    answer,
+    exercise,
+    master,
+    others,
+    read,
+)
+from course.grading.grades import Graded, Submission, printable
+from course.grading.sandbox import NotGraded, choose
+from course.grading.wire import encode
+from course.notebooks import with_holes
 
 PUBLIC_SECRET = b"convolutional networks from the first loop to the GPU"
 TIME_LIMIT = 60.0  # seconds for one question, compiling included
 
-
-@dataclass(frozen=True)
-class Graded:
-    """One question: its points, its state, and what the student is told."""
-
-    name: str
-    points: float
-    worth: int
-    state: str
-    lines: tuple[str, ...]
-    rule: str
-
-
-@dataclass(frozen=True)
-class Grade:
-    """A notebook: which exercise it is, and its questions."""
-
-    exercise: str
-    questions: tuple[Graded, ...]
-
-    @property
-    def points(self) -> float:
-        """The points of all questions."""
-        return sum(question.points for question in self.questions)
-
-    @property
-    def worth(self) -> int:
-        """The points that could be had."""
-        return sum(question.worth for question in self.questions)
+# what was asked and what came back, for `course grade --explain`
+Told = Callable[[Question, tuple, object], None]
 
 
 def grade(
     path: Path,
+    name: str,
     solutions: Path,
     secret: bytes = PUBLIC_SECRET,
     seconds: float = TIME_LIMIT,
-) -> Grade:
-    """Return the grade of a notebook.
+    sandbox: str = "auto",
+    told: Told | None = None,
+) -> Submission:
+    """Return the grade of the notebook, under a name of its own.
 
-    Raises Unusable for a file that is no exercise, NotGraded if the grader itself cannot
-    work; neither says anything about the student.
+    It depends on nothing but the arguments and the file, and raises nothing for a bad
+    file: that is "unusable", and a grader that cannot work is "retry". `told` hears each
+    question's arguments and answers.
     """
-    raw, cells = read(path)
-    notebook = exercise(path, cells)
-    setup, asked = master(solutions, notebook)
+    made = Submission(file=printable(name), status="unusable")
+    try:
+        raw, cells = read(path)
+        made = replace(made, sha256=hashlib.sha256(raw).hexdigest())
+        made = replace(made, exercise=exercise(path, cells))
+        setup, asked = master(solutions, made.exercise)
+        untouched = stubs(solutions, made.exercise, asked)
+    except Unusable as error:
+        return replace(made, says=printable(str(error)))
     graded = []
-    desk = Desk([(f"setup_{k}.py", source) for k, source in enumerate(setup)], seconds)
+    try:
+        desk = Desk(setup, seconds, sandbox, told)
+    except NotGraded as error:
+        return replace(made, status="retry", says=printable(str(error)))
     try:
         for question in asked:
             given = answer(cells, question.name)
-            rng = case_rng(secret, raw, question)
-            verdict = desk.verdict(question, given, rng)
-            graded.append(
-                Graded(
-                    question.name,
-                    question.points * verdict.fraction,
-                    question.points,
-                    verdict.state,
-                    tuple(map(printable, verdict.lines)),
-                    given.rule,
-                )
-            )
+            if given.source in untouched:
+                verdict = not_attempted(question)
+            else:
+                draw = partial(case_rng, secret, raw, question)
+                verdict = desk.verdict(question, given, others(cells, given), draw)
+            graded.append(written(question, verdict, given.rule))
+    except NotGraded as error:
+        return replace(made, status="retry", says=printable(str(error)))
     finally:
         desk.close()
-    return Grade(notebook, tuple(graded))
+    return replace(made, status="graded", isolation=desk.isolation, questions=tuple(graded))
+
+
+def stubs(solutions: Path, exercise: str, asked: list[Question]) -> set[str]:
+    """Return the sources of the cells in which nobody has written anything yet."""
+    _, cells = read(solutions / f"{exercise}.ipynb")
+    whole = {answer(cells, question.name).source for question in asked}
+    return {with_holes(source, "code") for source in whole} - whole
+
+
+def written(question: Question, verdict: Verdict, rule: str) -> Graded:
+    """Return what a verdict is worth: points rounded down, so that no share rounds up."""
+    return Graded(
+        name=question.name,
+        worth=question.points,
+        points=int(100 * question.points * verdict.fraction + 1e-6) / 100,
+        state=verdict.state,
+        lines=tuple(map(printable, verdict.lines)),
+        rule=rule,
+        right=verdict.right,
+        asked=verdict.asked,
+        mistake=verdict.mistake,
+        picture=verdict.picture,
+    )
 
 
 def case_rng(secret: bytes, raw: bytes, question: Question) -> np.random.Generator:
@@ -94,85 +113,105 @@ def case_rng(secret: bytes, raw: bytes, question: Question) -> np.random.Generat
     return np.random.default_rng(int.from_bytes(digest.digest()))
 
 
-def printable(text: str) -> str:
-    """Return the text without control characters, direction marks and lone surrogates.
-
-    >>> printable("a\\x1b[31mb")
-    'a [31mb'
-    """
-    return "".join(c if c.isprintable() else " " for c in text)
-
-
 class Desk:
     """Asks one question after the other, each with a clock of its own.
 
-    A question sees the set-up cells and the earlier answers that ran. Whatever kills the
-    process costs only the question that was asked.
+    A question sees the set-up cells, and of the student's other cells what it needs, see
+    `course.grading.helpers`. Questions that may import the same parts of the course share a
+    box, but no answer suffers from an earlier one: what does not pass in a box that was
+    used is asked once more in a new one, and that counts.
     """
 
-    def __init__(self, setup: list[tuple[str, str]], seconds: float):
-        self.setup, self.seconds = setup, seconds
-        self.earlier: list[tuple[str, str]] = []
-        self.box: Box | None = None
-
-    def sit_down(self) -> None:
-        """Start a process in which the set-up cells work, unless there is one."""
-        if self.box:
-            return
-        self.box = Box()
-        try:
-            fails = self.box.ask(START_SECONDS, do="load", name="", cells=self.setup)
-        except Lost as lost:
-            fails = lost
-        if fails:
-            raise NotGraded(f"the set-up cells of the solution fail: {fails}")
+    def __init__(
+        self, setup: list[str], seconds: float, sandbox: str, told: Told | None = None
+    ):
+        self.setup = [(f"setup_{k}.py", source) for k, source in enumerate(setup)]
+        self.seconds, self.told = seconds, told
+        self.isolation = choose(sandbox)
+        self.boxes: dict[tuple[str, ...], Box] = {}
 
     def verdict(
-        self, question: Question, given: Answer, rng: np.random.Generator
+        self,
+        question: Question,
+        given: Answer,
+        others: tuple[str, ...],
+        draw: Callable[[], np.random.Generator],
     ) -> Verdict:
         """Return the verdict on the answer to a question."""
         if given.source is None:
             return _no_answer(question, given)
-        self.sit_down()
-        end = monotonic() + self.seconds
+        cells = {
+            "cells": [*self.setup, (f"answer_{question.name}.py", given.source)],
+            "others": [(f"cell_{k}.py", source) for k, source in enumerate(others)],
+        }
+        used = question.needs in self.boxes
+        verdict, heard = self._asked(question, cells, draw())
+        if used and verdict.state != "passed":
+            self._throw_away(question.needs)
+            verdict, heard = self._asked(question, cells, draw())
+        if self.told:
+            for arguments, outcome in heard:
+                self.told(question, arguments, outcome)
+        return verdict
 
-        def ask(**request: object) -> object:
-            return explained(self.box.ask(end - monotonic(), **request))
+    def _asked(
+        self, question: Question, cells: dict, rng: np.random.Generator
+    ) -> tuple[Verdict, list[tuple[tuple, object]]]:
+        """Return the verdict that the box there is now gives, and what was said."""
+        box = self._box(question.needs)
+        end = monotonic() + self.seconds
+        heard: list[tuple[tuple, object]] = []
+
+        def ask(arguments: tuple, do: str = "call") -> object:
+            limit = reply_limit(question, arguments)
+            return explained(box.ask(end - monotonic(), limit, do=do, arguments=arguments))
+
+        def call(arguments: tuple) -> object:
+            heard.append((arguments, fails or ask(arguments)))
+            return heard[-1][1]
 
         def timed(arguments: tuple) -> tuple[float, object]:
-            ask(do="hold", arguments=arguments)
-            start = monotonic()
-            fails = ask(do="time")
-            return monotonic() - start, fails or ask(do="made")
+            outcome = ask(arguments, "time")
+            return box.took, outcome
 
-        cell = f"answer_{question.name}.py", given.source
         try:
-            cells = [*self.setup, *self.earlier, cell]
-            fails = ask(do="load", name=question.name, cells=cells)
-            if fails is None:
-                self.earlier.append(cell)
-            return judge(
-                question,
-                list(question.cases(rng)),
-                lambda arguments: fails or ask(do="call", arguments=arguments),
-                timed,
-            )
+            fails = box.ask(self.seconds, do="load", name=question.name, **cells)
+            (large,) = rng.spawn(1)  # nobody can tell it from the cases
+            return judge(question, list(question.cases(rng)), call, timed, large), heard
         except Lost as lost:
-            self.close()
+            self._throw_away(question.needs)
             says = f"{lost}" + f" of {self.seconds:g} s" * (lost.state == "time limit")
-            return Verdict(lost.state, (f"{question.name}: {lost.state}", says))
+            return Verdict(lost.state, (f"{question.name}: {lost.state}", says)), heard
+
+    def _box(self, needs: tuple[str, ...]) -> Box:
+        """Return the box that holds these parts of the course; the set-up works there."""
+        if needs not in self.boxes:
+            box = self.boxes[needs] = Box(self.isolation, needs)
+            if fails := box.ask(START_SECONDS, do="load", name="", cells=self.setup):
+                raise NotGraded(f"the set-up cells of the solution fail: {fails}")
+        return self.boxes[needs]
+
+    def _throw_away(self, needs: tuple[str, ...]) -> None:
+        if needs in self.boxes:
+            self.boxes.pop(needs).close()
 
     def close(self) -> None:
-        """End the process."""
-        if self.box:
-            self.box.close()
-            self.box = None
+        """End the processes."""
+        while self.boxes:
+            self.boxes.popitem()[1].close()
+
+
+def reply_limit(question: Question, arguments: tuple) -> int:
+    """Return how many bytes a reply may have: it costs the grader memory and time."""
+    if question.judge:
+        return ENOUGH
+    return ENOUGH + 4 * len(encode(right_answer(question, arguments)))
 
 
 def explained(outcome: object) -> object:
     """Return the outcome; say why a name that the notebook knows is unknown here."""
     if isinstance(outcome, Raised) and "NameError" in outcome.kind + outcome.says:
-        says = f"{outcome.says}. Only the set-up cell and the answers run here"
+        says = f"{outcome.says}. No cell of yours gives it a value at its top level"
         return replace(outcome, says=says)
     return outcome
 

@@ -41,6 +41,9 @@ from course.device import Array, fill, floats, number, same_shape
 from course.layers.base import Layer
 from course.shapes import integer
 
+PIECE = 64  # rows
+WIDTH = 1024  # channels
+
 
 @compiled
 def _y_cpu(y, mean, var, x, w, b, eps, training, first, past):
@@ -114,17 +117,103 @@ def _dx_cpu(dx, dy, x, w, mean, invstd, dw, db, training, first, past):
                     row[k] = factor * upstream[k]
 
 
+# Where a plane is one pixel, x is (N, C) and the channels lie side by side in memory. The
+# loops below go down the rows with WIDTH channels at most, whose sums stay in the cache.
+# They add short pieces, which round less, and add up those. Between what two threads write
+# in `sums` there is a gap: they would else take lines of the cache from each other.
+
+
+@compiled
+def _y_cpu_rows(y, mean, var, sums, x, w, b, eps, training, first, past):
+    """Equation (3), in training after (1) and (2), as above; a thread has channels.
+
+    The rows are added twice: their distances from 0 give the pivot, those from the pivot
+    mean and var.
+    """
+    zero, count = x.dtype.type(0), x.dtype.type(len(x))
+    for start in range(first, past, WIDTH):
+        end = min(start + WIDTH, past)
+        width, here = end - start, slice(2 * start, start + end)
+        pivot, part, squares = sums[0, here], sums[1, here], sums[2, here]
+        total, total_squares = sums[3, here], sums[4, here]
+        for c in range(width):
+            pivot[c] = zero if training else mean[start + c]
+            part[c] = squares[c] = total[c] = total_squares[c] = zero
+        for _ in range(2 * training):
+            for c in range(width):
+                pivot[c] += total[c] / count
+                total[c] = total_squares[c] = zero
+            for piece in range(0, len(x), PIECE):
+                for n in range(piece, min(piece + PIECE, len(x))):
+                    pixels = x[n, start:end]
+                    for c in range(width):
+                        distance = pixels[c] - pivot[c]
+                        part[c] += distance
+                        squares[c] += distance * distance
+                for c in range(width):
+                    total[c] += part[c]
+                    total_squares[c] += squares[c]
+                    part[c] = squares[c] = zero
+        factor, rest = part, squares
+        for c in range(width):
+            shift = total[c] / count if training else zero
+            if training:
+                spread = total_squares[c] / count - shift * shift
+                mean[start + c] = pivot[c] + shift
+                var[start + c] = zero if spread < zero else spread
+            factor[c] = w[start + c] / np.sqrt(var[start + c] + eps)
+            rest[c] = b[start + c] - shift * factor[c]
+        for n in range(len(x)):
+            row, pixels = y[n, start:end], x[n, start:end]
+            for c in range(width):
+                row[c] = (pixels[c] - pivot[c]) * factor[c] + rest[c]
+
+
+@compiled
+def _dw_cpu_rows(dw, db, sums, dy, x, mean, invstd, first, past):
+    """Equations (4) and (5), as above; a thread has channels."""
+    zero = x.dtype.type(0)
+    for start in range(first, past, WIDTH):
+        end = min(start + WIDTH, past)
+        slope, total, mean_c = dw[start:end], db[start:end], mean[start:end]
+        here = slice(2 * start, start + end)
+        slope_piece, total_piece = sums[0, here], sums[1, here]
+        for c in range(end - start):
+            slope[c] = total[c] = slope_piece[c] = total_piece[c] = zero
+        for piece in range(0, len(x), PIECE):
+            for n in range(piece, min(piece + PIECE, len(x))):
+                upstream, pixels = dy[n, start:end], x[n, start:end]
+                for c in range(end - start):
+                    slope_piece[c] += upstream[c] * (pixels[c] - mean_c[c])
+                    total_piece[c] += upstream[c]
+            for c in range(end - start):
+                slope[c] += slope_piece[c]
+                total[c] += total_piece[c]
+                slope_piece[c] = total_piece[c] = zero
+        for c in range(end - start):
+            slope[c] *= invstd[start + c]
+
+
+@compiled
+def _dx_cpu_rows(dx, dy, x, w, mean, invstd, dw, db, training, first, past):
+    """Equation (6), in use without the terms of db and dw; a thread has rows."""
+    share = x.dtype.type(1) / x.dtype.type(len(x))
+    for n in range(first, past):
+        row, upstream, pixels = dx[n], dy[n], x[n]
+        if training:
+            for c in range(row.size):
+                slope = invstd[c] * dw[c] * share
+                level = upstream[c] - db[c] * share - (pixels[c] - mean[c]) * slope
+                row[c] = w[c] * invstd[c] * level
+        else:
+            for c in range(row.size):
+                row[c] = w[c] * invstd[c] * upstream[c]
+
+
 def _planes(x: Array) -> Array:
-    """Return (N, C, ...) as (N, C, HW), and as (1, C, N) where a plane is one pixel."""
-    planes = x.reshape(*x.shape[:2], prod(x.shape[2:]))
-    return planes.transpose(2, 1, 0).copy() if planes.shape[2] == 1 else planes
-
-
-def _undo(planes: Array, shape: tuple[int, ...]) -> Array:
-    """Return the array that _planes saw, which had this shape."""
-    if prod(shape[2:]) == 1:
-        planes = planes.transpose(2, 1, 0).copy()
-    return planes.reshape(shape)
+    """Return (N, C, ...) as (N, C, HW), and as (N, C) where a plane is one pixel."""
+    N, C, *sizes = x.shape
+    return x.reshape((N, C) if prod(sizes) == 1 else (N, C, prod(sizes)))
 
 
 def _images(name: str, x: Array, dtype: Any = None) -> Array:
@@ -196,11 +285,16 @@ array([0.33333333]))
         )
     learn = bool(training and count)
     y = np.empty_like(planes)
-    fill(_y_cpu, len(w), y, mean, var, planes, w, b, x.dtype.type(eps), learn)
+    arrays, settings = (planes, w, b), (x.dtype.type(eps), learn)
+    if planes.ndim == 3:
+        fill(_y_cpu, len(w), y, mean, var, *arrays, *settings)
+    else:
+        sums = np.empty((5, 2 * len(w)), x.dtype)
+        fill(_y_cpu_rows, len(w), y, mean, var, sums, *arrays, *settings)
     if learn and tracked:
         running_mean += momentum * (mean - running_mean)
         running_var += momentum * (var * (count / (count - 1)) - running_var)
-    return _undo(y, x.shape), mean, 1 / np.sqrt(var + eps)
+    return y.reshape(x.shape), mean, 1 / np.sqrt(var + eps)
 
 
 def batchnorm_backward(
@@ -231,10 +325,15 @@ def batchnorm_backward(
     invstd = _per_channel("invstd", invstd, 1, x)
     planes, upstream = _planes(x), _planes(dy)
     dx, dw, db = np.empty_like(planes), np.empty_like(w), np.empty_like(w)
-    fill(_dw_cpu, len(w), dw, db, upstream, planes, mean, invstd)
     arrays = dx, upstream, planes, w, mean, invstd, dw, db
-    fill(_dx_cpu, len(w), *arrays, bool(training))
-    return _undo(dx, x.shape), dw, db
+    if planes.ndim == 3:
+        fill(_dw_cpu, len(w), dw, db, upstream, planes, mean, invstd)
+        fill(_dx_cpu, len(w), *arrays, bool(training))
+    else:
+        sums = np.empty((2, 2 * len(w)), x.dtype)
+        fill(_dw_cpu_rows, len(w), dw, db, sums, upstream, planes, mean, invstd)
+        fill(_dx_cpu_rows, len(x), *arrays, bool(training))
+    return dx.reshape(x.shape), dw, db
 
 
 class BatchNorm2d(Layer):

@@ -63,13 +63,14 @@ def _logp_cpu(logp, s, first, past):
 
 
 @compiled
-def _ds_cpu(ds, loss, s, t, share, first, past):
+def _ds_cpu(ds, loss, s, t, first, past):
     """Equation (3), and loss[n], a row's part of equation (2); a thread has rows.
 
     exp(logp[n,k]) is exp(s[n,k] - m[n]) over its sum: one exp for both equations. The
     share of a row in the mean is 1/N.
     """
-    C = s.shape[1]
+    N, C = s.shape
+    share = s.dtype.type(1 / N)
     for n in range(first, past):
         largest = s[n, 0]
         for k in range(1, C):
@@ -140,9 +141,8 @@ def softmax_cross_entropy(
         return _weighted(scores, labels, weight, label_smoothing)
     scores, labels = scores_and_labels(scores, labels)
     N = len(scores)
-    dscores, loss = np.empty(scores.shape, scores.dtype), np.empty(N, scores.dtype)
-    share = scores.dtype.type(1 / N)
-    fill(_ds_cpu, N, dscores, loss, scores, labels, share, steps=STEPS * scores.size)
+    dscores, loss = np.empty_like(scores), np.empty(N, scores.dtype)
+    fill(_ds_cpu, N, dscores, loss, scores, labels, steps=STEPS * scores.size)
     return mean(loss, N), dscores
 
 

@@ -2,6 +2,7 @@
 
 import numpy as np
 
+from course.exercises.picture import Panel, Window
 from course.exercises.spec import Mutant, Question, Speed
 
 
@@ -16,6 +17,13 @@ def running_sum_cases(rng):
     for length in range(1, 30):
         yield (rng.normal(size=length),)
         yield (rng.normal(size=2 * length).astype(np.float32)[::2],)
+
+
+def added(arguments, index):
+    """Show what is summed."""
+    (x,) = arguments
+    text = " + ".join(f"{element:.3g}" for element in x[: index[0] + 1])
+    return Window(text, (Panel("x", x, (0,), (index[0] + 1,)),))
 
 
 def slope_backward(dy, x):
@@ -60,9 +68,7 @@ QUESTIONS = (
             Mutant("You return the total only. Keep each sum.", lambda x: x.sum()),
         ),
         hints=("What is y[1] made of?", "y[k] = y[k-1] + x[k]"),
-        window=lambda arguments, index: " + ".join(
-            f"{element:.3g}" for element in arguments[0][: index[0] + 1]
-        ),
+        window=added,
     ),
     Question(
         name="slope_backward",
@@ -88,7 +94,7 @@ QUESTIONS = (
         name="sum_squares",
         points=4,
         oracle=lambda x: np.square(x).sum(),
-        cases=lambda rng: ((rng.normal(size=n),) for n in range(30)),
+        cases=lambda rng: ((rng.normal(size=n),) for n in range(1, 30)),
         mutants=(Mutant("You add x, not its square.", lambda x: x.sum()),),
         hints=("@njit",),
         speed=Speed(

@@ -1,4 +1,4 @@
-"""course/engine/launch.py: whoever computes, and however many, the bits are the same."""
+"""course/launch.py: whoever computes, and however many, the bits are the same."""
 
 import os
 import subprocess
@@ -8,13 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numba import njit
 
+from course import launch
 from course.device import get_threads, set_threads
-from course.engine import cpu, launch
+from course.engine import cpu
 from course.layers import conv2d_backward, conv2d_forward, linear_backward, linear_forward
 from tests.engine.convolutions import CASES, arrays
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 PROGRAM = """
 import os
 import sys
@@ -23,7 +25,7 @@ import numpy as np
 from course.engine import cpu
 from course.device import set_threads
 from tests.engine.convolutions import CASES, arrays
-from tests.engine.test_launch import bits
+from tests.test_launch import bits
 
 cpu.LITTLE = 0
 set_threads(1)
@@ -135,6 +137,50 @@ def test_threading_layers_and_a_forked_child(layer):
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.split() == [layer]
+
+
+@njit
+def add_one(a, first, past):
+    """What the shares below do."""
+    a[first:past] += 1
+
+
+def test_the_threads_run_the_shares(monkeypatch):
+    """Else what follows compares one thread with one thread."""
+    started = []
+    real = launch._spread_on_threads
+    monkeypatch.setattr(
+        launch, "_spread_on_threads", lambda *a: started.append(a[3:]) or real(*a)
+    )
+    a = np.zeros(10)
+    launch.spread(add_one, 10, 3, a)
+    assert started == [(10, 3)] and (a == 1).all()
+
+
+def test_one_thread_spreads_while_the_threads_are_busy(monkeypatch):
+    monkeypatch.setattr(launch, "_spread_on_threads", None)  # calling it would raise
+    a = np.zeros(10)
+    with launch._busy:
+        launch.spread(add_one, 10, 3, a)
+    assert (a == 1).all()
+
+
+def test_an_error_while_spreading_frees_the_threads(monkeypatch):
+    def fails(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(launch, "_spread_on_threads", fails)
+        with pytest.raises(KeyboardInterrupt):
+            launch.spread(add_one, 10, 3, np.zeros(10))
+    assert not launch._busy.locked()
+
+
+def test_python_threads_that_spread_at_once():
+    arrays = [np.zeros((3, 1 << 16), np.float32) for _ in range(40)]
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(lambda a: launch.spread(add_one, 3, 3, a), arrays))
+    assert all((a == 1).all() for a in arrays)
 
 
 def readonly(a):
