@@ -179,6 +179,21 @@ def _downloaded(source: Any) -> Finding:
     return Finding(True, source.name, str(paths[0].parent))
 
 
+def sandbox() -> Iterator[Finding]:
+    """Try the walls that `course grade` puts around the answers that it runs."""
+    from course.grading.sandbox import tiers
+
+    names = {"strict": "bubblewrap, Landlock, seccomp", "landlock": "Landlock, seccomp"}
+    for tier, reason in tiers().items():
+        what, _, remedy = reason.partition(": ")
+        yield Finding(
+            not reason,
+            f"grade: {tier}",
+            f"{names[tier]}: " + (what or "answers are isolated"),
+            remedy or "see docs/grading.md; only teachers need this",
+        )
+
+
 def gpu() -> Iterator[Finding]:
     """Look for an NVIDIA GPU."""
     names = cuda_devices()
@@ -209,7 +224,7 @@ def cuda_devices() -> list[str]:
     return names
 
 
-CHECKS = (python, memory, libraries, loops, cache, data, gpu)
+CHECKS = (python, memory, libraries, loops, cache, data, sandbox, gpu)
 
 
 def findings(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:

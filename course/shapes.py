@@ -29,17 +29,22 @@ class DoesNotFit(ValueError):
 
 def integer(name: str, value: Any, least: int, most: int | None = None) -> int:
     """Return the value as an int, or say in words why it is none."""
-    if isinstance(value, bool | np.bool_):
-        raise TypeError(f"{name} must be a whole number, not {value!r}")
-    try:
-        number = index(value)
-    except TypeError:
-        raise TypeError(f"{name} must be a whole number, not {value!r}") from None
+    number = value if type(value) is int else _whole(name, value)
     if number < least:
         raise ValueError(f"{name} must be at least {least}, not {number}")
     if most is not None and number > most:
         raise ValueError(f"{name} must be at most {most}, not {number}")
     return number
+
+
+def _whole(name: str, value: Any) -> int:
+    """Return as an int what is one under another name, as numpy.int64 is."""
+    if isinstance(value, bool | np.bool_):
+        raise TypeError(f"{name} must be a whole number, not {value!r}")
+    try:
+        return index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be a whole number, not {value!r}") from None
 
 
 def pair(name: str, value: Any, least: int = 1) -> Pair:

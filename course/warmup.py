@@ -134,6 +134,7 @@ WORKS: dict[str, tuple[Callable, ...]] = {
     "softmax": (layer(L.Softmax), layer(L.Softmax, -1)),
     "log-softmax": (layer(L.LogSoftmax), layer(L.LogSoftmax, -1)),
     "ReLU": (layer(L.ReLU), layer(L.LeakyReLU)),
+    "threads": (layer(L.ReLU, x=(512, 512)),),
     "PReLU": (layer(L.PReLU, 4),),
     "maxout": (layer(L.Maxout, 2),),
     "layer norm": (layer(L.LayerNorm, (7, 6)),),

@@ -275,7 +275,8 @@ FLOORS = [  # a module imports from lower floors, and from its own package
     ],
     ["training", "graph", "zoo", "history", "vision"],
     ["viz", "exercises"],
-    ["grading", "bench", "notebooks", "train", "doctor", "warmup"],
+    ["grading", "bench", "notebooks", "train", "warmup"],
+    ["doctor"],
     ["cli"],
     ["__main__"],
 ]

@@ -516,21 +516,24 @@ def _spread(work, spread, dy, plane, table, plan):
 
     Return the sum of the pixels.
     """
-    lanes, found = shape_of(zeros(dy))[2], dy.dtype.type(0)
-    v, end = 0, 0
-    while v < plan.vectors:
-        begin, first = table[plan.run_to + v], v
-        v += 1
-        while v < plan.vectors and table[plan.run_to + v] == begin + (v - first) * lanes:
-            v += 1  # vectors one behind the other are copied in one go
-        again = max(end - begin, 0)
-        end = begin + (v - first) * lanes
-        _clear(work, spread + first * lanes, spread + first * lanes + again)
-        here = work[spread + first * lanes + again : spread + v * lanes]
-        pixels = dy[plane + begin + again : plane + end]
-        for k in range(here.size):
-            here[k] = pixels[k]
-            found += pixels[k]
+    like, zero = zeros_row(dy), dy.dtype.type(0)
+    _, width, lanes = shape_of(like)
+    first, side = each_row(like), each_col(like)
+    for v in range(0, plan.vectors, width // lanes):
+        pixels = cols_at(like, table, plan.run_to + v)
+        acc = load(like, dy, times(first, 0, plane), pixels)
+        store(acc, work, times(first, 0, spread + v * lanes), side)
+    to = table[plan.run_to : plan.run_to + plan.vectors]
+    for v in range(1, plan.vectors):
+        again = to[v - 1] + lanes - to[v]  # pixels that the vector before has, too
+        if again > 0:
+            vector = work[spread + v * lanes : spread + (v + 1) * lanes]
+            for l in range(lanes):
+                vector[l] = zero if l < again else vector[l]
+    found = zero
+    written = work[spread : spread + plan.vectors * lanes]
+    for k in range(written.size):
+        found += written[k]
     return found
 
 

@@ -72,7 +72,9 @@ def report(fn: Callable, question: Question) -> Verdict:
         try:
             with quiet():
                 return elapsed(fn, arguments)
-        except Exception as error:
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
             return 0.0, raised(error, fn, arguments)
 
     cases = list(question.cases(public_rng(question)))

@@ -427,11 +427,23 @@ CORR1D = Question(
     ),
 )
 
+
+def window_banded(arguments, index):
+    """Show which tap stands at this place."""
+    w, _ = arguments
+    i, j = index
+    u = j - i + len(w) // 2
+    if 0 <= u < len(w):
+        return Window(f"w[{u}], since {u} = {j} - {i} + K//2", (Panel("w", w, (u,)),))
+    return Window(f"0: there is no tap {u} = {j} - {i} + K//2", (Panel("w", w),))
+
+
 TOEPLITZ = Question(
     name="toeplitz_same",
     points=2,
     oracle=banded,
     cases=cases_banded,
+    window=window_banded,
     mutants=(
         wrong("This is the transpose: w must run from left to right along each row.")(
             lambda w, n: banded(w, n).T
@@ -706,11 +718,23 @@ FILTER_BANK = Question(
     ),
 )
 
+
+def window_by_hand(arguments, index):
+    """Show where to look, and leave the sum to the student."""
+    which, i, j = index
+    if which == 0:
+        panels = window_2d((HOMEWORK_IMAGE, HOMEWORK_FILTER, 2), (i, j)).panels
+        return Window(f"the window that begins in row {2 * i}, column {2 * j}", panels)
+    words = "what is above 0 in the first map", "the largest of the second map"
+    return Window(words[which - 1])
+
+
 BY_HAND = Question(
     name="homework_by_hand",
     points=2,
     oracle=by_hand,
     cases=no_arguments,
+    window=window_by_hand,
     mutants=(
         wrong("You padded the image. Here the filter stays inside: 2 x 2 windows.")(
             lambda: stages(HOMEWORK_IMAGE, HOMEWORK_FILTER, 2, 1)
@@ -750,11 +774,30 @@ BY_HAND = Question(
     ),
 )
 
+
+def window_homework(arguments, index):
+    """Show the pixels behind a number, and the map between."""
+    x, w, stride, padding, pool = arguments
+    _, a, _ = stages(x, w, stride, padding, pool)
+    i, j = index[0] * pool, index[1] * pool
+    some = [f"{value:.3g}" for value in a[i : i + pool, j : j + pool].ravel()]
+    seen = tuple((pool - 1) * stride + K for K in w.shape)
+    return Window(
+        f"the largest of {', '.join(some)} after ReLU",
+        (
+            Panel("x, padded", np.pad(x, padding), (i * stride, j * stride), seen),
+            Panel("w", w),
+            Panel("after ReLU", a, (i, j), (pool, pool)),
+        ),
+    )
+
+
 HOMEWORK = Question(
     name="homework",
     points=3,
     oracle=pipeline,
     cases=cases_homework,
+    window=window_homework,
     needs=("course.layers",),
     mutants=(
         wrong("The ReLU is missing: a window of negative numbers must give 0.")(
@@ -827,6 +870,8 @@ def unmasks(arguments, answer):
     x, w = (np.asarray(a, np.float64) for a in answer)
     if x.ndim != 2 or w.ndim != 2 or not w.size:
         return f"x and w must be 2-D arrays; yours have {x.ndim} and {w.ndim} axes."
+    if max(x.size, w.size) > 10_000:
+        return "Keep x and w small: 10000 numbers each at most. Two are enough."
     if any(n < K for n, K in zip(x.shape, w.shape, strict=True)):
         return f"w, {w.shape}, does not fit into x, {x.shape}."
     if not (np.isfinite(x).all() and np.isfinite(w).all()):

@@ -6,7 +6,7 @@ a title that says in words what it shows.
 """
 
 from base64 import b64encode
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -54,19 +54,18 @@ def comparison(
 ) -> str:
     """Return the SVG of an answer beside the expected one, after the panels.
 
-    `index` is that of the first wrong number. Returns "" if the answer is no array of
-    numbers, of which there would be nothing to show.
+    `index` is that of the first wrong number. Without an expected answer, that stays
+    untold. Returns "" if the answer is no array of numbers: there is nothing to show.
     """
     a, b = numbers(yours), numbers(expected)
-    if a is None or b is None:
+    if a is None:
         return ""
     digits = 4
-    if index is not None and _text(a[index], 4) == _text(b[index], 4):
+    if b is not None and index is not None and _text(a[index], 4) == _text(b[index], 4):
         digits = 9  # the two are close
-    pair = (
-        Panel("yours", a, index, (1, 1), YOURS, digits),
-        Panel("expected", b, index, (1, 1), EXPECTED, digits),
-    )
+    pair = [Panel("yours", a, index, (1, 1), YOURS, digits)]
+    if b is not None:
+        pair.append(Panel("expected", b, index, (1, 1), EXPECTED, digits))
     while len(svg := draw((*panels, *pair))) > LIMIT and panels:
         panels = panels[:-1]
     return svg
@@ -123,42 +122,24 @@ class _Grid:
     """The part of a panel that is shown, and its size in pixels."""
 
     def __init__(self, panel: Panel):
-        array, self.panel = np.asarray(panel.values), panel
-        self.is_table = array.ndim > 1
-        self.plain = array.ndim == 0
-        at = panel.at
-        if array.ndim > 2:  # the plane with the frame
-            plane = (0,) * (array.ndim - 2) if at is None else at[:-2]
-            title = f"{panel.title}[{', '.join(map(str, plane))}]"
-            panel, array = (
-                replace(panel, title=title),
-                array[plane] if array.size else array,
-            )
-            self.panel, at = panel, None if at is None else at[-2:]
-        shape = "×".join(map(str, np.shape(panel.values))) or "a number"
-        self.title = f"{panel.title}, {shape}"
-        size = panel.size
-        if array.ndim < 2:
-            at = None if at is None else (0, *at, 0)[:2]
-            array, size = array.reshape(1, -1), (1, size[-1])
-        elif array.ndim > 2:
-            array = np.empty((0, 0))
-        spans = [None, None] if at is None else list(zip(at, size, strict=True))
-        (top, bottom), (left, right) = map(_cropped, array.shape, spans)
-        self.rows, self.columns = range(top, bottom), range(left, right)
+        self.panel, self.ndim = panel, np.ndim(panel.values)
+        self.title, table, at, size = _table(panel)
+        spans = (None, None) if at is None else zip(at, size, strict=True)
+        self.rows, self.columns = map(_shown, table.shape, spans)
+        self.shape = table.shape
         self.cells = [
-            [_text(v, panel.digits) for v in r[left:right]] for r in array[top:bottom]
+            [_text(table[i, j], panel.digits) for j in self.columns] for i in self.rows
         ]
         self.frame = None
         if at is not None:
-            low = max(at[0], top), max(at[1], left)
-            high = min(at[0] + size[0], bottom), min(at[1] + size[1], right)
-            if low[0] < high[0] and low[1] < high[1]:
-                self.frame = low, high
-        self.cut = array.shape
-        longest = max((len(t) for row in self.cells for t in row), default=0)
+            top, left = max(at[0], self.rows.start), max(at[1], self.columns.start)
+            bottom = min(at[0] + size[0], self.rows.stop)
+            right = min(at[1] + size[1], self.columns.stop)
+            if top < bottom and left < right:
+                self.frame = (top, left), (bottom, right)
+        longest = max((len(text) for row in self.cells for text in row), default=0)
         self.cell = round(max(26, longest * CHARACTER + 10))
-        self.margin = 22 if self.is_table else 0
+        self.margin = 22 if self.ndim > 1 else 0
         self.width = max(self.margin + self.cell * len(self.columns), len(self.title) * 7)
         self.height = 34 + HEIGHT * len(self.rows)
 
@@ -168,8 +149,8 @@ class _Grid:
         if self.frame is None:
             return self.title
         (top, left), (bottom, right) = self.frame
-        rows = f"row {_span(top, bottom)}, " if self.is_table else ""
-        place = "" if self.plain else f", framed: {rows}column {_span(left, right)}"
+        rows = f"{_span('row', top, bottom)}, " if self.ndim > 1 else ""
+        place = f", framed: {rows}{_span('column', left, right)}" if self.ndim else ""
         inside = [
             self.cells[i - self.rows.start][j - self.columns.start]
             for i in range(top, bottom)
@@ -184,15 +165,15 @@ class _Grid:
             f'<text x="{x}" y="{y + 10}" font-weight="bold">{_escaped(self.title)}</text>'
         ]
         x, y = x + self.margin, y + 34
-        if not self.plain:
+        if self.ndim:
             parts.append('<g font-size="10" fill="#595959" text-anchor="middle">')
             for k, j in enumerate(self.columns):
-                text = _label(j, self.columns, self.cut[1])
+                text = _label(j, self.columns, self.shape[1])
                 parts.append(
                     f'<text x="{x + k * cell + cell // 2}" y="{y - 5}">{text}</text>'
                 )
-            for k, i in enumerate(self.rows if self.is_table else ()):
-                text = _label(i, self.rows, self.cut[0])
+            for k, i in enumerate(self.rows if self.ndim > 1 else ()):
+                text = _label(i, self.rows, self.shape[0])
                 parts.append(f'<text x="{x - 11}" y="{y + k * HEIGHT + 15}">{text}</text>')
             parts.append("</g>")
         wide, high = cell * len(self.columns), HEIGHT * len(self.rows)
@@ -220,15 +201,32 @@ class _Grid:
         return "".join(parts)
 
 
-def _cropped(count: int, framed: tuple[int, int] | None) -> tuple[int, int]:
-    """Return the first number to show of `count`, and the one past the last."""
+def _table(panel: Panel) -> tuple[str, np.ndarray, Any, Any]:
+    """Return a panel's title, its numbers as a table, and corner and size of its frame."""
+    array, at, size = np.asarray(panel.values), panel.at, panel.size
+    if array.ndim == 0:
+        return panel.title, array.reshape(1, 1), None if at is None else (0, 0), (1, 1)
+    if array.ndim == 1:
+        title = f"{panel.title}, {array.size} number{'s' * (array.size != 1)}"
+        return title, array[None], None if at is None else (0, *at), (1, size[-1])
+    title, shape = panel.title, array.shape
+    if array.ndim > 2:  # show the plane with the frame
+        plane = (0,) * (array.ndim - 2) if at is None else at[:-2]
+        title = f"{title}[{', '.join(map(str, plane))}]"
+        array = array[plane] if array.size else array.reshape(0, 0)
+        at = None if at is None else at[-2:]
+    return f"{title}, {'×'.join(map(str, shape))}", array, at, size
+
+
+def _shown(count: int, framed: tuple[int, int] | None) -> range:
+    """Return which of `count` rows or columns are shown: those about the frame."""
     first, size = framed or (0, 1)
     start = max(0, min(first - max(0, SHOWN - size) // 2, count - SHOWN))
-    return start, min(start + SHOWN, count)
+    return range(start, min(start + SHOWN, count))
 
 
-def _span(first: int, past: int) -> str:
-    return f"{first} to {past - 1}" if past - first > 1 else f"{first}"
+def _span(word: str, first: int, past: int) -> str:
+    return f"{word}s {first} to {past - 1}" if past - first > 1 else f"{word} {first}"
 
 
 def _label(k: int, shown: range, count: int) -> str:

@@ -123,13 +123,19 @@ def judge(
         right,
         len(cases),
         sentence,
-        comparison(found.yours, found.expected, found.at, window.panels if window else ()),
+        _picture(found, window, bool(arguments)),
     )
 
 
 def not_attempted(question: Question) -> Verdict:
     """Return the verdict on a function that is still to be written."""
     return Verdict("not attempted", (f"{question.name}: not attempted", STUB))
+
+
+def _picture(found: Difference, window: Window | None, tell: bool) -> str:
+    """Return the SVG of a difference; what is asked once only it does not give away."""
+    panels = window.panels if window else ()
+    return comparison(found.yours, found.expected if tell else None, found.at, panels)
 
 
 def partial(right: int, asked: int) -> float:
@@ -324,15 +330,16 @@ def difference(
         if not several or got != count:
             says = f"It returns {got} result{'s' * (got != 1)}, expected {count}"
             return Difference("shape", says)
-        one = "It" if count == 1 else "Result {} of {}"
-        names = names or [one.format(k + 1, count) for k in range(count)]
+        results = [f"Result {k + 1} of {count}" for k in range(count)]
+        names = names or (results if count > 1 else [""])
         parts = list(zip(names, yours, expected, strict=True))
     else:
         return _array_difference(yours, expected, rtol, atol)
     for k, (name, a, b) in enumerate(parts):
         if found := difference(a, b, rtol, atol):
             index = None if found.index is None else (k, *found.index)
-            return replace(found, says=f"{name}: {found.says}", index=index)
+            says = f"{name}: {found.says}" if name else found.says
+            return replace(found, says=says, index=index)
     return None
 
 

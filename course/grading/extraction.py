@@ -45,7 +45,7 @@ _DEFINES = re.compile(  # def f, class f, or f = ..., but not f = check(f)
 )
 _MARKS = re.compile(r"^#+[ \t]*answer-(\w+)[ \t]*$", re.MULTILINE)
 _DOCSTRING = re.compile(r'""".*?"""', re.DOTALL)
-_FRAME = "#", "@", "def ", "class "  # how the lines around a hole begin
+_FRAME = re.compile(r"[#@]|(?:def|class) .*:$|$")  # a line around a hole
 
 
 class Unusable(ValueError):
@@ -70,9 +70,9 @@ class Cell:
 
     @cached_property
     def untouched(self) -> bool:
-        """Whether nothing but holes stands in it."""
+        """Whether only functions and classes stand in it that are still to be written."""
         lines = map(str.strip, _DOCSTRING.sub("", self.source).split("\n"))
-        rest = [line for line in lines if line and not line.startswith(_FRAME)]
+        rest = [line for line in lines if not _FRAME.match(line)]
         return bool(rest) and all(s.startswith("raise NotImplementedError") for s in rest)
 
 

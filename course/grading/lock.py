@@ -261,12 +261,12 @@ def walls(secret: str) -> Iterator[str]:
     for name, attempt, errors in (
         ("read a file", lambda: open(secret).close(), ()),
         ("list a folder", lambda: os.listdir("/tmp"), ()),
-        ("write a file", lambda: open("/tmp/course-box", "x").close(), ()),
+        ("write a file", lambda: os.close(os.open(__file__, os.O_WRONLY)), ()),
         ("open a socket", lambda: call(SOCKET, 2, 1, 0), (EPERM, EAFNOSUPPORT)),
         ("start a process", child, (EPERM,)),
         ("start a program", lambda: call(EXECVE, nothing, None, None), (EPERM,)),
         ("send a signal", lambda: os.kill(os.getppid(), 0), (EPERM,)),
-        ("trace a process", lambda: call(PTRACE, 16, os.getppid(), 0, 0), (EPERM,)),
+        ("trace a process", lambda: call(PTRACE, 16, 0, 0, 0), (EPERM,)),
         ("become root", lambda: os.setresuid(0, 0, 0), (EPERM,)),
         ("have more memory", _more_memory, ()),
     ):

@@ -98,7 +98,7 @@ ALLOWED = {
     *("stroke-dasharray", "stroke-linecap", "stroke-linejoin", "font-family", "font-size"),
     *("font-style", "font-weight", "text-anchor", "dominant-baseline", "letter-spacing"),
 }
-HARMLESS = re.compile(r"[\w\s.,#%()+'-]*")
+HARMLESS = re.compile(r"[\w\s.,#%()+'-]*")  # no address: neither : nor /
 SIZE, DEPTH = 65_536, 8  # of a picture: bytes, elements inside one another
 SVG = "{http://www.w3.org/2000/svg}"
 
@@ -291,7 +291,7 @@ def _drawn(element: ElementTree.Element, depth: int) -> Html:
     given = "".join(
         f' {key}="{escape(value)}"'
         for key, value in element.attrib.items()
-        if key in ALLOWED and HARMLESS.fullmatch(value) and "url" not in value.lower()
+        if key in ALLOWED and HARMLESS.fullmatch(value)
     )
     return Html(f"<{name}{given}>{''.join(inside)}</{name}>")
 
@@ -336,7 +336,7 @@ def _who(made: Submission, place: Place | None) -> Html:
     """Return the head of a submission's row: its folder, if that says enough."""
     path = PurePosixPath(made.file)
     usual = path.stem == made.exercise and len(path.parts) > 1
-    name: object = str(path.parent) if usual else made.file
+    name = _broken(str(path.parent) if usual else made.file)
     if place:
         address = f"./{quote(os.fsencode(place(made)))}/student.html"
         name = tag("a", name, href=Html(address))  # quote leaves nothing to escape
@@ -357,7 +357,7 @@ def _not_graded(others: list[Submission], place: Place | None) -> Html:
         "unusable: the student must hand in another file; "
         "retry: grade again, the student can do nothing about it"
     )
-    table = _table(meant, ("file", "status", "reason"), rows)
+    table = _table("Not graded", meant, ("file", "status", "reason"), rows)
     return tag("section", tag("h2", f"Not graded ({len(others)})"), table)
 
 
@@ -407,7 +407,7 @@ def _questions(by_name: dict[str, list[Graded]]) -> Html:
         shares = [(label, bins[k]) for k, label in enumerate(("0", "¼", "½", "<1", "1"))]
         rows.append(
             (
-                tag("th", tag("code", name), scope="row"),
+                tag("th", tag("code", _broken(name)), scope="row"),
                 tag("td", f"{mean:.2f} of {worth}", class_="number"),
                 tag("td", f"{100 * passed / len(answers):.0f} %", class_="number"),
                 tag("td", bars(shares, 22, 34)),
@@ -419,7 +419,8 @@ def _questions(by_name: dict[str, list[Graded]]) -> Html:
             )
         )
     heads = "question", "mean", "passed", "share of the points", "states"
-    return _table("Share of the points: none, up to ¼, ½, less than all, all", heads, rows)
+    says = "Share of the points: none, up to ¼, ½, less than all, all"
+    return _table("Questions", says, heads, rows)
 
 
 def _quarter(graded: Graded) -> int:
@@ -436,14 +437,15 @@ def _mistakes(group: list[Submission]) -> list[Html]:
     rows = [
         (
             tag("td", number, class_="number"),
-            tag("th", tag("code", name), scope="row"),
+            tag("th", tag("code", _broken(name)), scope="row"),
             tag("td", mistake, class_="words"),
         )
         for (name, mistake), number in sorted(met.items(), key=lambda m: (-m[1], m[0]))
     ]
     if not rows:
         return []
-    table = _table("As the student was told", ("times", "question", "mistake"), rows)
+    heads = "times", "question", "mistake"
+    table = _table("Mistakes", "As the student was told", heads, rows)
     return [tag("h3", "Mistakes that were recognised"), table]
 
 
@@ -460,12 +462,13 @@ def _submissions(group: list[Submission], asked: list[str], place: Place | None)
             )
         )
     heads = ("file", "points", *map(_broken, asked))
-    return _table("Points, and the state where it is not “passed”", heads, rows)
+    says = "Points, and the state where it is not “passed”"
+    return _table("Submissions", says, heads, rows)
 
 
 def _broken(name: str) -> Html:
-    """Return a name that may go on in the next line after each underscore."""
-    return Html(text(name).replace("_", "_<wbr>"))
+    """Return a name that may go on in the next line after each of _ and /."""
+    return Html(re.sub("([_/])", r"\1<wbr>", text(name)))
 
 
 def _cell(graded: Graded | None) -> Html:
@@ -477,11 +480,13 @@ def _cell(graded: Graded | None) -> Html:
     return tag("td", graded.points, tag("small", graded.state))
 
 
-def _table(says: str, heads: Iterable[str], rows: list[tuple[Html, ...]]) -> Html:
+def _table(
+    name: str, says: str, heads: Iterable[str], rows: list[tuple[Html, ...]]
+) -> Html:
     """Return a table that scrolls by itself where the screen is narrow."""
     head = tag("tr", *(tag("th", word, scope="col") for word in heads))
     body = Html("\n".join(tag("tr", *row) for row in rows))
-    table = tag("table", tag("thead", head), tag("tbody", body), aria_label=says)
+    table = tag("table", tag("thead", head), tag("tbody", body), aria_label=name)
     scrolling = tag(
         "div", table, class_="scroll", tabindex=0, role="group", aria_label=says
     )

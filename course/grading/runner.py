@@ -30,7 +30,6 @@ from course.grading.extraction import (
 from course.grading.grades import Graded, Submission, printable
 from course.grading.sandbox import NotGraded, choose
 from course.grading.wire import encode
-from course.notebooks import with_holes
 
 PUBLIC_SECRET = b"convolutional networks from the first loop to the GPU"
 TIME_LIMIT = 60.0  # seconds for one question, compiling included
@@ -59,19 +58,18 @@ def grade(
         raw, cells = read(path)
         made = replace(made, sha256=hashlib.sha256(raw).hexdigest())
         made = replace(made, exercise=exercise(path, cells))
-        setup, asked = master(solutions, made.exercise)
-        untouched = stubs(solutions, made.exercise, asked)
     except Unusable as error:
         return replace(made, says=printable(str(error)))
     graded = []
     try:
+        setup, asked = master(solutions, made.exercise)
         desk = Desk(setup, seconds, sandbox, told)
-    except NotGraded as error:
+    except (NotGraded, Unusable) as error:
         return replace(made, status="retry", says=printable(str(error)))
     try:
         for question in asked:
             given = answer(cells, question.name)
-            if given.source in untouched:
+            if given.source and given.cells[0].untouched:
                 verdict = not_attempted(question)
             else:
                 draw = partial(case_rng, secret, raw, question)
@@ -82,13 +80,6 @@ def grade(
     finally:
         desk.close()
     return replace(made, status="graded", isolation=desk.isolation, questions=tuple(graded))
-
-
-def stubs(solutions: Path, exercise: str, asked: list[Question]) -> set[str]:
-    """Return the sources of the cells in which nobody has written anything yet."""
-    _, cells = read(solutions / f"{exercise}.ipynb")
-    whole = {answer(cells, question.name).source for question in asked}
-    return {with_holes(source, "code") for source in whole} - whole
 
 
 def written(question: Question, verdict: Verdict, rule: str) -> Graded:

@@ -1,12 +1,22 @@
 """check, hint and progress, on answers that students write."""
 
+import base64
+import functools
+import warnings
+from pathlib import Path
+from time import thread_time
+from xml.etree import ElementTree
+
 import numpy as np
 import pytest
+from nbclient import NotebookClient
+from nbformat.v4 import new_code_cell, new_notebook
 from numba import njit, prange
 
 from course import check, hint, progress
-from course.exercises.spec import Mutant, Question
-from course.exercises.verdict import judge
+from course.exercises.call import call
+from course.exercises.spec import Mutant, Question, find
+from course.exercises.verdict import judge, public_rng
 from tests.exercises.sample import running_sum as oracle
 
 pytestmark = pytest.mark.usefixtures("sample")
@@ -421,3 +431,187 @@ def test_float32_has_its_own_tolerance():
 def test_reports_lines_fit_a_screen(said):
     lines = said(lambda x: 1 / 0 if len(x) > 20 else np.cumsum(x))
     assert max(map(len, lines)) <= 100
+
+
+class Stored(np.ndarray):
+    """An array of a student's own kind."""
+
+
+def noisy(x):
+    print("x" * 1000)
+    warnings.warn("careful", stacklevel=1)
+    return np.cumsum(x)
+
+
+def keeps_what_it_is_given(x, kept=[]):  # noqa: B006
+    kept.append(x)
+    return np.cumsum(kept[-1])
+
+
+ODD = {
+    "prints and warns": (noisy, "passed"),
+    "keeps its argument": (keeps_what_it_is_given, "passed"),
+    "list of arrays": (lambda x: [np.cumsum(x)[k] for k in range(len(x))], "passed"),
+    "list of 0-d arrays": (lambda x: [np.array(v) for v in np.cumsum(x)], "passed"),
+    "tuple": (lambda x: tuple(np.cumsum(x)), "passed"),
+    "view of its argument": (lambda x: np.cumsum(x[::-1])[::-1], "wrong"),
+    "argument": (lambda x: x, "wrong"),
+    "view": (lambda x: x[:], "wrong"),
+    "masked array": (lambda x: np.ma.masked_less(np.cumsum(x), -99), "passed"),
+    "own kind of array": (lambda x: np.cumsum(x).view(Stored), "passed"),
+    "matrix": (lambda x: np.cumsum(x)[None].view(np.matrix), "shape"),
+    "row": (lambda x: np.cumsum(x)[None], "shape"),
+    "0-d array": (lambda x: np.array(x.sum()), "shape"),
+    "number": (lambda x: float(x.sum()), "shape"),
+    "ints": (lambda x: np.cumsum(x).astype(int), "wrong"),
+    "complex": (lambda x: np.cumsum(x).astype(complex), "wrong"),
+    "float32": (lambda x: np.cumsum(x, dtype=np.float32), "imprecise"),
+    "objects": (lambda x: np.cumsum(x).astype(object), "wrong"),
+    "text": (lambda x: [str(v) for v in np.cumsum(x)], "wrong"),
+    "dict": (lambda x: dict(enumerate(np.cumsum(x))), "wrong"),
+    "generator": (lambda x: (v for v in np.cumsum(x)), "wrong"),
+    "function": (lambda x: np.cumsum, "wrong"),
+    "in place": (lambda x: np.cumsum(x, out=x), "wrong"),
+    "sorted in place": (lambda x: (x.sort(), np.cumsum(x))[1], "wrong"),
+    "raises": (lambda x: [][0], "error"),
+    "its own error": (lambda x: exec("raise type('E', (Exception,), {})"), "error"),
+}
+
+
+@pytest.mark.parametrize(("function", "state"), ODD.values(), ids=ODD)
+def test_odd_answers_get_the_right_verdict(function, state):
+    question = find("running_sum")[1]
+    cases = list(question.cases(public_rng(question)))
+    verdict = judge(question, cases, functools.partial(call, function))
+    assert verdict.state == state
+    assert verdict.asked == 59
+    if state == "passed":
+        assert (verdict.right, verdict.fraction, verdict.picture) == (59, 1.0, "")
+    elif state != "imprecise":  # a sum of float32 is right for the float32 cases
+        assert verdict.fraction == 0
+
+
+def test_error_that_cannot_be_printed(said):
+    class Mute(Exception):
+        def __str__(self):
+            raise RuntimeError("no")
+
+    def raises(x):
+        raise Mute
+
+    assert said(raises)[2].startswith("Mute: ")
+
+
+@pytest.mark.parametrize(
+    ("longest", "right", "fraction"),
+    [(10, 19, 0), (15, 29, 0), (16, 31, 0.025), (27, 53, 0.398)],
+)
+def test_points_for_a_part(longest, right, fraction):
+    """Right up to some length: two cases of each, and the first."""
+    question = find("running_sum")[1]
+    cases = list(question.cases(public_rng(question)))
+
+    def stops(arguments):
+        (x,) = arguments
+        return np.cumsum(x) if len(x) < longest else 0 * x
+
+    verdict = judge(question, cases, stops)
+    assert (verdict.right, verdict.asked) == (right, 59)
+    assert verdict.fraction == pytest.approx(fraction, abs=5e-4)
+
+
+def test_slow_is_worth_half():
+    question = find("sum_squares")[1]
+    cases = list(question.cases(public_rng(question)))
+    verdict = judge(
+        question,
+        cases,
+        lambda arguments: question.oracle(*arguments),
+        lambda arguments: (99.0, question.oracle(*arguments)),
+    )
+    assert (verdict.state, verdict.fraction, verdict.right) == ("slow", 0.5, 29)
+
+
+def test_whole_array_numpy_is_fast_enough(capsys):
+    """How an answer is fast is not asked."""
+    fast = named("sum_squares", lambda x: x @ x)
+    assert check(fast) is fast
+
+
+@pytest.mark.parametrize("name", ["autograde", "validate"])
+def test_nbgrader_sees_an_error(monkeypatch, capsys, name):
+    monkeypatch.setenv("NBGRADER_EXECUTION", name)
+    with pytest.raises(AssertionError, match="You leave out"):
+        check(named("running_sum", lambda x: np.cumsum(x) - x))
+    assert "You leave out" in capsys.readouterr().out
+    with pytest.raises(AssertionError, match="not attempted"):
+        check(named("running_sum", stub))
+    right = named("running_sum", np.cumsum)
+    assert check(right) is right
+
+
+NOTEBOOK = """
+import numpy as np
+from course.exercises import spec
+spec.MODULES["00_sample"] = "tests.exercises.sample"
+from course import check
+def running_sum(x):
+    return {}
+running_sum = check(running_sum)
+"""
+
+
+@pytest.mark.parametrize("answer", ["np.cumsum(x) - x", "np.cumsum(x)", "1 / 0", "None"])
+def test_a_notebook_shows_the_picture_of_a_wrong_number(answer, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[2]))
+    cell = new_code_cell(NOTEBOOK.format(answer))
+    NotebookClient(new_notebook(cells=[cell]), kernel_name="python3").execute()
+    pictures = [output for output in cell.outputs if output.output_type == "display_data"]
+    assert cell.outputs[0].text.startswith("running_sum: ")
+    assert len(pictures) == (answer == "np.cumsum(x) - x")
+    for picture in pictures:
+        assert "yours, 2 numbers, framed: column 0: 0" in picture.data["text/plain"]
+        html = ElementTree.fromstring(picture.data["text/html"].replace(">", "/>"))
+        assert "expected, 2 numbers, framed: column 0: 1" in html.attrib["alt"]
+        svg = base64.b64decode(html.attrib["src"].partition(",")[2]).decode()
+        assert ElementTree.fromstring(svg).tag == "{http://www.w3.org/2000/svg}svg"
+
+
+def test_no_picture_outside_of_a_notebook(said):
+    assert not any("picture" in line for line in said(lambda x: 2 * np.cumsum(x)))
+
+
+HOSTILE = [
+    np.nan,
+    np.ones((3000, 3000)),
+    [[np.ones((2, 2))], [1.0]],
+    (np.ones((3000, 3000)), np.ones((1500, 1500))),
+    (np.ones((100, 100)), np.ones((50, 50))),
+    (np.full((2, 2), np.nan), np.ones((1, 2))),
+    (np.zeros((0, 0)), np.zeros((0, 0))),
+    (np.ones((0, 5)), np.ones(0, int)),
+    (np.array([[1j]]), np.array([0])),
+    (["a" * 10**6], ["b"]),
+    ([10**400], 10**400),
+    ([1.0], [[1.0]]),
+    ([[1e308, 1e308]], [[1e308, -1e308]]),
+    (np.ones((2, 3)), np.array([2**63, 0], np.uint64)),
+    ({"a": 1}, {1, 2}),
+    "text",
+    object(),
+    10**5000,
+    [[]],
+    [(), ()],
+]
+
+
+@pytest.mark.parametrize("name", ["unmask_flip", "break_leaky", "below_chance"])
+@pytest.mark.parametrize("k", range(len(HOSTILE)))
+def test_judges_say_something_about_anything_and_soon(name, k):
+    question = find(name)[1]
+    cases = list(question.cases(public_rng(question)))[:1]
+    start = thread_time()
+    verdict = judge(question, cases, lambda arguments: HOSTILE[k])
+    assert thread_time() - start < 2
+    assert verdict.state in ("wrong", "passed")
+    assert all(len(line) <= 215 for line in verdict.lines)

@@ -173,7 +173,7 @@ def test_stub_of_a_class_is_not_attempted(said):
     made = stand_in()
     made.add([1, 2])
     assert made.mean == 1.5
-    assert "not yours" in said(stand_in)[0]
+    assert any("not yours" in line for line in said(stand_in))
 
 
 def test_results_are_what_they_were_at_their_step():
@@ -239,7 +239,7 @@ def test_wrong_figures_are_told_what_differs(said):
     cubes.__name__ = "squares_figure"
     lines = said(cubes)
     assert lines[1] == "These are cubes."
-    assert lines[3].endswith("lines: It: y: At [2]: yours 8, expected 4")
+    assert lines[3].endswith("axes: lines: y: At [2]: yours 8, expected 4")
 
 
 def test_no_figure(said):

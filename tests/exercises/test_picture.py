@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from course.exercises.call import call
-from course.exercises.convolution import CORR2D
+from course.exercises.convolution import BY_HAND, CORR2D, FILTER_BANK
 from course.exercises.picture import EXPECTED, LIMIT, WINDOW, YOURS, Panel, comparison, draw
 from course.exercises.spec import MODULES, Mutant, Question, questions
 from course.exercises.verdict import judge, public_rng
@@ -72,7 +72,16 @@ def test_the_window_and_the_first_wrong_number_are_framed():
 def test_the_title_says_what_is_seen():
     svg = comparison(np.array([1.0, 5.0]), np.array([1.0, 2.0]), (1,))
     title = ElementTree.fromstring(svg).find(SVG + "title").text
-    assert title == "yours, 2, framed: column 1: 5; expected, 2, framed: column 1: 2"
+    assert title == (
+        "yours, 2 numbers, framed: column 1: 5; expected, 2 numbers, framed: column 1: 2"
+    )
+
+
+def test_a_frame_of_many_numbers_is_said_in_one_phrase():
+    (title,) = ElementTree.fromstring(
+        draw((Panel("x", np.arange(9).reshape(3, 3), (1, 0), (2, 2)),))
+    ).iter(SVG + "title")
+    assert title.text == "x, 3×3, framed: rows 1 to 2, columns 0 to 1: 3 4 6 7"
 
 
 def test_close_numbers_have_more_digits():
@@ -107,7 +116,7 @@ def test_the_shapes_are_shown_where_they_differ():
     shown = texts(comparison(np.ones((2, 3)), np.ones((3, 2)), None))
     assert "yours, 2×3" in shown and "expected, 3×2" in shown
     assert "yours, 0×3" in texts(comparison(np.ones((0, 3)), np.ones((3, 2)), None))
-    assert "yours, a number" in texts(comparison(1.0, np.ones((3, 2)), None))
+    assert "yours" in texts(comparison(1.0, np.ones((3, 2)), None))
 
 
 class Evil:
@@ -220,3 +229,11 @@ def test_every_question_shows_a_picture_of_a_wrong_number():
         assert any(YOURS in svg for svg in shown), question.name
         if question.window and question.name != "filter_bank":  # which has words only
             assert any(WINDOW in svg for svg in shown), question.name
+
+
+@pytest.mark.parametrize("question", [BY_HAND, FILTER_BANK], ids=lambda q: q.name)
+def test_the_only_answer_to_a_question_is_not_given_away(question):
+    for mutant in question.mutants:
+        verdict = judge(question, [()], partial(call, mutant.run))
+        assert verdict.picture == "" or "yours" in verdict.picture
+        assert "expected" not in verdict.picture

@@ -30,6 +30,7 @@ from course.grading.extraction import (
     read,
 )
 from course.grading.helpers import needed, plain
+from course.grading.runner import grade
 from course.grading.wire import encode
 
 ROOT = Path(__file__).parents[2]
@@ -256,6 +257,7 @@ def test_what_defines_a_name(source, is_found):
         ("def f(x):\n    y = x\n    raise NotImplementedError()", False),
         ("def f(x):\n    return x", False),
         ("def f(x): return x", False),
+        ("def f(x): return x\n\n\ndef g():\n    raise NotImplementedError()", False),
         ("", False),
     ],
 )
@@ -316,6 +318,8 @@ def test_solution_without_an_answer_is_named(tmp_path):
         master(tmp_path, "09_convolution")
     with pytest.raises(Unusable, match=r"07_mlp\.ipynb: there is no such file"):
         master(tmp_path, "07_mlp")
+    graded = grade(ROOT / "exercises/07_mlp.ipynb", "ann", tmp_path)
+    assert graded.status == "retry"  # it is not the student's fault
 
 
 # ------------------------------------------------------------------ other cells

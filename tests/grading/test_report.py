@@ -319,6 +319,22 @@ def test_what_is_printed_is_no_command_of_a_ci_service():
         assert all(line.isprintable() for line in text.split("\n"))
 
 
+def test_the_table_says_what_is_wrong(graded):
+    lines = report.table(graded["wrong"]).splitlines()
+    assert lines[0] == "bob/00_sample.ipynb (exercise 00_sample)"
+    assert lines[2].split() == [
+        "running_sum",
+        "0/3",
+        "wrong",
+        "You",
+        "leave",
+        "out",
+        "x[k]",
+        "itself.",
+    ]
+    assert lines[-1].split() == ["total", "0/10"]
+
+
 def test_the_table_says_why_a_file_has_no_points(graded):
     assert "unusable" in report.table(graded["broken"])
     assert "JSON" in report.table(graded["broken"])

@@ -158,9 +158,9 @@ def test_a_notebook_that_ends_its_process_is_not_graded_and_the_others_are(cours
     spawn = partial(ProcessPoolExecutor, 2, get_context("spawn"))
     start = {"processes": partial(scale.Processes, 2), "one pool": spawn}[pool]
     terms = Deadly(course / "solutions", b"0123456789abcdef", 20.0, "none")
-    found = {name: course / "class" / name for name in NAMES}
+    found = {name: course / "class" / name for name in NAMES[:3]}
     status = {name: made.status for name, made in scale.grade_all(found, terms, start)}
-    assert status == dict.fromkeys(NAMES, "graded") | {"bob/09.ipynb": "retry"}
+    assert status == dict.fromkeys(found, "graded") | {"bob/09.ipynb": "retry"}
 
 
 # ---------------------------------------------------------------- any executor

@@ -3,10 +3,12 @@
 import numpy as np
 import pytest
 
+from course import device
 from course.checks import check_layer
 from course.layers import (
     BatchNorm1d,
     BatchNorm2d,
+    batchnorm,
     batchnorm_backward,
     batchnorm_forward,
 )
@@ -176,6 +178,27 @@ def test_mean_may_be_far_larger_than_the_deviation(shape, dtype, rng):
     rounding = {np.float32: 4e-6, np.float64: 1e-9}[dtype]
     np.testing.assert_allclose(invstd, (var + 1e-8) ** -0.5, rounding)
     np.testing.assert_allclose(y, expected, 0, rounding)
+
+
+@DTYPES
+@pytest.mark.parametrize("threads", [1, 3])
+def test_more_rows_and_channels_than_are_added_at_once(dtype, threads, rng, monkeypatch):
+    """Rows (N, C) have loops of their own, which add pieces of some channels."""
+    monkeypatch.setattr(device, "_threads", threads)
+    shape = 2 * batchnorm.PIECE + 3, batchnorm.WIDTH + 5
+    x, w, b, *_ = drawn(rng, shape, dtype)
+    x[0] = 1e3  # unlike the others
+    dy = rng.normal(size=shape).astype(dtype)
+    y, mean, invstd = batchnorm_forward(x, w, b, None, None, True)
+    dx, dw, db = batchnorm_backward(dy, x, w, mean, invstd, True)
+    x, dy, w = np.float64(x), np.float64(dy), np.float64(w)
+    assert_close(y, oracle(x, w, b, *moments(x), 1e-5), dtype)
+    scale = (x.var(0) + 1e-5) ** -0.5
+    normal = (x - x.mean(0)) * scale
+    assert_close(db, dy.sum(0), dtype)
+    assert_close(dw, (dy * normal).sum(0), dtype)
+    centred = dy - dy.mean(0) - normal * (dy * normal).mean(0)
+    assert_close(dx, w * scale * centred, dtype)
 
 
 def test_first_image_may_be_unlike_the_others(rng):

@@ -3,7 +3,6 @@
 import copy
 import json
 import os
-import shutil
 import subprocess
 import sys
 
@@ -13,7 +12,7 @@ from course.grading.runner import grade
 from tests.grading.attacks.grading import cells_of, graded, notebook
 from tests.grading.attacks.table import ZEROS
 
-RIGHT = 3  # points of the right answers, corr1d and filter_bank; toeplitz_same is wrong
+RIGHT = 3  # points of the right answers
 STRUCTURE: dict[str, tuple] = {}
 
 
@@ -25,6 +24,13 @@ def attack(name, tries, least=RIGHT, most=RIGHT):
         return change
 
     return add
+
+
+def wrong():
+    """Return a notebook with two right answers, and one that is wrong."""
+    right = cells_of("09_convolution", "solutions")["cells"]
+    corr1d = next(c["source"] for c in right if c["id"] == "answer-corr1d")
+    return notebook({"corr1d": corr1d, "toeplitz_same": ZEROS})
 
 
 def cell(made, name):
@@ -69,7 +75,7 @@ def _points(made):
     made["metadata"] |= {"points": 1000, "total": 1000, "passed": True}
 
 
-@attack("own set-up", "Put a set-up cell in front that replaces what others use.")
+@attack("own set-up", "Put a set-up cell in front that replaces what others use.", 0)
 def _setup(made):
     source = "import numpy as np\nnp.zeros = None\ndef check(f):\n    return f\n1 / 0"
     own = cell(made, "corr1d") | {"id": "setup", "metadata": {"tags": ["setup"]}}
@@ -89,7 +95,7 @@ def _kernel(made):
     made["metadata"] = {"kernelspec": {"name": "bash", "language": "bash"}}
 
 
-@attack("answers of another exercise", "Add right answers of an exercise with more points.")
+@attack("answers of another exercise", "Add right answers of another exercise.", 0)
 def _mixed(made):
     others = cells_of("07_mlp", "solutions")["cells"]
     made["cells"] += [c for c in others if c["id"] in ("answer-elu", "answer-elu_grad")]
@@ -148,18 +154,19 @@ def _helper(made):
 @pytest.mark.parametrize("name", STRUCTURE)
 def test_changed_notebook_gains_nothing(name, world, best, tmp_path):
     _, change, least, most = STRUCTURE[name]
-    made = notebook({"toeplitz_same": ZEROS})
+    made = wrong()
     change(made)
     submission, seen = graded(made, world, tmp_path, best)
-    assert submission.status == "graded", submission.says
+    if least:
+        assert submission.status == "graded", submission.says
+        assert submission.worth == 18
     assert least <= submission.points <= most
-    assert submission.worth == 18
     assert world.canary.encode() not in seen
 
 
 def text(**changes):
     """Return the bytes of a notebook with right answers and one that is wrong."""
-    return json.dumps(notebook({"toeplitz_same": ZEROS}) | changes).encode()
+    return json.dumps(wrong() | changes).encode()
 
 
 BYTES = {
@@ -242,9 +249,9 @@ def test_what_is_no_file_is_not_graded(kind, world, best, tmp_path):
 
 
 def command(folder, *arguments):
-    """Run the real command in a folder; return what it did."""
+    """Run the real command in a folder, which -P keeps off Python's path."""
     return subprocess.run(
-        [shutil.which("course", path=os.path.dirname(sys.executable)), *arguments],
+        [sys.executable, "-P", "-m", "course", *arguments],
         cwd=folder,
         capture_output=True,
         text=True,
