@@ -121,6 +121,8 @@ def sentence(message: str) -> str:
         message = re.sub(theirs, ours, message)
     for pattern, words in SAID:
         if found := re.search(pattern, message):
+            if "unify return" in pattern:  # in any order
+                return found.expand(words).replace(found[1], _sorted(found[1]))
             if words:
                 return found.expand(words)
             operator, one, other = found.groups()
@@ -129,11 +131,18 @@ def sentence(message: str) -> str:
     return lines[0] if lines else message
 
 
+def _sorted(types: str) -> str:
+    return ", ".join(sorted(types.split(", ")))
+
+
 def line(error: Exception, file: str) -> int:
     """Return the line of the file that numba complains about, or 0."""
     place = getattr(error, "loc", None)
     if place is not None:
         return place.line if place.filename == file else 0
     name = re.escape(os.path.basename(file))
-    found = re.search(rf'{name} \((\d+)\)|{name}", line (\d+)', str(error))
-    return int(found[1] or found[2]) if found else 0
+    found = re.findall(rf'{name} \((\d+)|{name}", line (\d+)', str(error))
+    lines = [int(one or other) for one, other in found]
+    if "unify return" in str(error):  # in any order: the last `return` is the odd one
+        return max(lines, default=0)
+    return lines[0] if lines else 0

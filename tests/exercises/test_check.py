@@ -534,7 +534,7 @@ def test_slow_is_worth_half():
 
 def test_whole_array_numpy_is_fast_enough(capsys):
     """How an answer is fast is not asked."""
-    fast = named("sum_squares", lambda x: x @ x)
+    fast = named("sum_squares", lambda x: (x * x).sum())
     assert check(fast) is fast
 
 
