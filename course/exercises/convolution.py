@@ -37,6 +37,7 @@ HOMEWORK_FILTER = np.array([[0.0, -1.0, 0.0], [1.0, 1.0, 1.0], [0.0, -1.0, 0.0]]
 
 FLIPPED = "You flip the filter: w[0] must meet the first pixel of the window, not the last."
 OVERWRITTEN = "Each product overwrites the one before. Add them up: +=, not =."
+WHOLE = "Your y has the type of x, and bytes lose the fraction. np.zeros makes floats."
 EARLY = "Only the first row is computed. Does `return` stand inside the loop?"
 RANGE = "The last window is lost: n pixels hold n-K+1 windows, so the range ends there."
 
@@ -131,6 +132,7 @@ def cases_1d(rng: np.random.Generator) -> Iterator[tuple]:
     """Vectors and filters of all small lengths."""
     yield np.array([1.0, 2.0, 4.0]), np.array([1.0, 3.0])
     yield np.array([1.0, 1.0, 1.0, 0.0, 0.0]), np.array([1.0, 0.0, 1.0])
+    yield rng.integers(1, 256, 3, np.uint8), np.array([0.5, 1.25])
     for n in range(1, 21):
         for K in range(1, n + 1):
             yield plane(rng, 1, n, n + K)[0], rng.integers(-3, 4, K) + 0.5
@@ -160,6 +162,7 @@ def cases_2d(rng: np.random.Generator) -> Iterator[tuple]:
     yield np.arange(1.0, 10.0).reshape(3, 3), np.array([[1.0, 2.0], [0.0, 3.0]]), 1
     yield IMAGE.copy(), FILTER.copy(), 1
     yield np.arange(1.0, 26.0).reshape(5, 5), np.array([[1.0, 2.0], [0.0, 3.0]]), 2
+    yield rng.integers(1, 256, (3, 3), np.uint8), np.array([[0.5, 1.25], [0.0, 1.5]]), 1
     for stride in (1, 2, 3):
         for x, w in geometries(rng, widths=1):
             yield x, w, stride
@@ -419,6 +422,7 @@ CORR1D = Question(
         wrong("You divide by the number of taps. A filter sums; it does not average.")(
             lambda x, w: correlated_1d(x, w) / len(w)
         ),
+        wrong(WHOLE)(lambda x, w: correlated_1d(x, w).astype(x.dtype)),
     ),
     hints=(
         "How many windows of K pixels fit in n pixels? Try n = 3, K = 2 on paper.",
@@ -498,6 +502,7 @@ CORR2D = Question(
     window=window_2d,
     mutants=(
         wrong(FLIPPED)(lambda x, w, stride: correlated(x, w[::-1, ::-1], stride)),
+        wrong(WHOLE)(lambda x, w, stride: correlated(x, w, stride).astype(x.dtype)),
         wrong("You read x[j+v, i+u]. Rows go with i and u and come first: x[i+u, j+v].")(
             swapped_pixels
         ),

@@ -8,15 +8,22 @@ import hashlib
 import hmac
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from time import monotonic
+from typing import Any
 
 import numpy as np
 
-from course.exercises.call import Raised
+from course.exercises.call import Raised, quiet
 from course.exercises.spec import Question
-from course.exercises.verdict import Verdict, judge, not_attempted, right_answer
+from course.exercises.verdict import (
+    Verdict,
+    judge,
+    not_attempted,
+    public_rng,
+    right_answer,
+)
 from course.grading.box import ENOUGH, START_SECONDS, Box, Lost
 from course.grading.extraction import (
     Answer,
@@ -72,6 +79,8 @@ def grade(
             if given.source and given.cells[0].untouched:
                 verdict = not_attempted(question)
             else:
+                if question.needs:
+                    compile_ahead(solutions, made.exercise, question)
                 draw = partial(case_rng, secret, raw, question)
                 verdict = desk.verdict(question, given, others(cells, given), draw)
             graded.append(written(question, verdict, given.rule))
@@ -80,6 +89,25 @@ def grade(
     finally:
         desk.close()
     return replace(made, status="graded", isolation=desk.isolation, questions=tuple(graded))
+
+
+@cache
+def compile_ahead(solutions: Path, exercise: str, question: Question) -> None:
+    """Compile what the solution calls: a box reads machine code, and can keep none.
+
+    Raises NotGraded if the solution does not run.
+    """
+    setup, _ = master(solutions, exercise)
+    _, cells = read(solutions / f"{exercise}.ipynb")
+    space: dict[str, Any] = {}
+    try:
+        with quiet():
+            for source in (*setup, answer(cells, question.name).source):
+                exec(source, space)
+            for arguments in question.cases(public_rng(question)):
+                space[question.name](*arguments)
+    except Exception as error:
+        raise NotGraded(f"the solution of {question.name} fails: {error!r}") from None
 
 
 def written(question: Question, verdict: Verdict, rule: str) -> Graded:

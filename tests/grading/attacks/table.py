@@ -417,7 +417,7 @@ attack(
     "Look for the folders of other boxes among the temporary files.",
     """
     import glob
-    for place in {"/tmp", "/var/tmp", "/dev/shm", os.getcwd() + "/.."} - {"//.."}:
+    for place in {"/tmp", "/var/tmp", "/dev/shm", os.path.dirname(os.getcwd())} - {"/"}:
         tried(lambda: [$DOOR for p in glob.glob(place + "/*") if p != os.getcwd()][0])
     """,
     works_unboxed=True,

@@ -115,7 +115,7 @@ for thing in (builtins, course, numpy):
 tried(lambda: os.environ["LEFT"])
 for place in (os.getcwd(), "/tmp", "/dev/shm", "/var/tmp", $FOLDER, *sys.path):
     tried(lambda: open(os.path.join(place, $MARK)).read())
-    tried(lambda: os.listdir(os.path.join(place, $MARK + "d")) == [] and "found")
+    tried(lambda: os.listdir(os.path.join(place, $MARK + "d")) == [] and $DOOR)
 def toeplitz_same(w, n):
     raise ValueError(" ".join(sorted(set(LOOT))))
 """
@@ -133,5 +133,4 @@ def test_next_student_finds_nothing(world, best, tmp_path):
     _, seen = graded(notebook({"toeplitz_same": sources[1]}), world, tmp_path, best)
     assert b"Error" in seen  # it did look
     assert world.door.encode() not in seen
-    assert b"found" not in seen.replace(b"cell found", b"").replace(b"found_by", b"")
     assert not world.touched()
