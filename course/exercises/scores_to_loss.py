@@ -773,17 +773,17 @@ def judge_below_chance(arguments, answer):
     (C,) = arguments
     try:
         p, labels = answer
-        p, labels = np.asarray(p, np.float64), np.asarray(labels)
+        p, labels = np.asarray(p, np.float64), np.array([*labels], object)
     except (TypeError, ValueError):
         return NO_PAIR
     if p.ndim != 2 or len(p) < 1 or p.shape[1] != C or labels.shape != (len(p),):
         return NO_PAIR
-    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= C:
+    if any(not isinstance(n, int | np.integer) or not 0 <= n < C for n in labels):
         return NO_LABEL
     if not ((p >= 0).all() and np.allclose(p.sum(axis=1), 1)):
         return NO_ROWS
     with np.errstate(divide="ignore"):
-        quality = np.exp(np.log(picked(p, labels)).mean())
+        quality = np.exp(np.log(picked(p, labels.astype(int))).mean())
     return None if quality < 1 / C - 1e-9 else NOT_BELOW
 
 

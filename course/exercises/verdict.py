@@ -364,13 +364,20 @@ def _numeric(values: tuple | list) -> bool:
     return isinstance(values, list) and np.asarray(values).dtype.kind in "biufc"
 
 
+def _has_text(value: Any) -> bool:
+    """Say whether a list holds text: NumPy makes every element as long as the longest."""
+    if isinstance(value, tuple | list):
+        return any(map(_has_text, value))
+    return isinstance(value, str | bytes)
+
+
 def _array_difference(
     yours: Any, expected: Any, rtol: float, atol: float
 ) -> Difference | None:
     """Return the first difference between two arrays of numbers."""
     b = np.asarray(expected)
     try:
-        a = np.asarray(yours)
+        a = np.asarray(None if _has_text(yours) else yours)
     except Exception:  # it may be anything
         a = np.asarray(None)
     if a.dtype.kind not in "biufc":

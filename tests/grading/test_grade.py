@@ -9,6 +9,8 @@ from xml.etree import ElementTree
 
 import pytest
 
+from course.grading.grades import ISOLATION
+from course.grading.sandbox import choose
 from tests.grading.conftest import FAST, RIGHT, stub
 
 ROOT = Path(__file__).parents[2]
@@ -20,7 +22,7 @@ def test_solution_has_full_marks(submit):
     assert graded.code == 0
     assert graded.points == {"running_sum": 3, **OTHERS, "sum_squares": 4}
     assert "total            10/10" in graded.table
-    assert "NOT ISOLATED: the answers ran with your rights" in graded.table
+    assert ISOLATION[choose("auto")] in graded.table
 
 
 def test_untouched_exercise_has_none(submit):
@@ -40,7 +42,7 @@ def test_wrong_answers_get_their_sentences(submit):
         }
     )
     assert graded.code == 0
-    assert graded.total == 0
+    assert graded.points["sum_squares"] == graded.total == 2  # right, but slow: half
     assert "You leave out x[k] itself." in graded.table
     assert "You divide by the length." in graded.table
     assert "x sums to 3 and begins 1" in graded.table
@@ -266,7 +268,8 @@ def test_reports(submit):
     assert graded.total == 3
     suite = ElementTree.parse(graded.folder / "junit.xml").getroot()
     assert (suite.get("tests"), suite.get("failures")) == ("4", "2")
-    assert suite.find("properties/property").get("value").startswith("NOT ISOLATED")
+    said = {p.get("name"): p.get("value") for p in suite.iter("property")}
+    assert said["isolation"] == ISOLATION[choose("auto")]
     case = suite.find("testcase")
     assert case.get("classname") == name
     assert "<b>&" in case[0].text
