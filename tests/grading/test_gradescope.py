@@ -117,7 +117,7 @@ def test_grader_that_cannot_work_writes_no_zero(run, base):
     setup["source"] = "1 / 0"
     solution.write_text(json.dumps(broken), "utf-8")
     try:
-        done, results = run(mine=text("exercises"))
+        done, results = run(mine=text("solutions"))
     finally:
         solution.write_text(kept, "utf-8")
     assert done.returncode == 1
