@@ -206,7 +206,8 @@ def exercise(path: Path, cells: tuple[Cell, ...]) -> str:
     found = {
         n: sum(bool(answer(cells, q.name).cells) for q in questions(n)) for n in MODULES
     }
-    rivals = [n for n, count in found.items() if 2 * count > max(found.values())]
+    most = max(found.values())
+    rivals = sorted(n for n, count in found.items() if 2 * count > most)
     if len(rivals) == 1:
         return rivals[0]
     meant = [n for n in rivals or MODULES if path.name.startswith(n)]

@@ -44,6 +44,7 @@ def test_an_error_has_its_line_though_there_is_no_file(box):
 
 def test_what_ends_before_any_answer_is_our_own_trouble(box):
     box.process.kill()
+    box.process.wait()
     with pytest.raises(NotGraded, match="before it had any answer"):
         load(box, "import numpy", name="")
 
