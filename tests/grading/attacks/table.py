@@ -651,7 +651,6 @@ attack(
     """,
     question=CORR2D,
     honest="def corr2d(x, w, stride=1):\n    return np.zeros((1, 1))",
-    works_unboxed=True,
 )
 attack(
     "layer behind the placeholder",
@@ -1318,7 +1317,6 @@ attack(
             continue
         tried(lambda: resource.setrlimit(limit, (hard + 1, hard + 1)) is None and $DOOR)
     """,
-    works_unboxed=True,
 )
 
 # --- out of the box ---------------------------------------------------------------------
