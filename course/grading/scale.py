@@ -39,8 +39,8 @@ import course
 from course.files import write_whole
 from course.grading import report
 from course.grading.extraction import Unusable, read
-from course.grading.grades import Submission, from_json, to_json
-from course.grading.runner import Told, grade, printable
+from course.grading.grades import Submission, from_json, printable, to_json
+from course.grading.runner import Told, grade
 from course.grading.sandbox import choose
 
 NAMES, STAMP = "class.json", "graded"

@@ -6,9 +6,11 @@ gets one that shows the loot in an error message; a wrong answer of zeros is the
 """
 
 from dataclasses import dataclass, field
+from inspect import getsource
 from string import Template
 from textwrap import dedent
 
+from course.exercises.convolution import plain_loop
 from tests.grading.attacks.world import World
 
 PREAMBLE = """\
@@ -437,18 +439,7 @@ attack(
 
 FAMILY = "speed"
 FAST = "corr2d_fast"
-SLOW_LOOP = """
-def corr2d_fast(x, w):
-    H, W = x.shape
-    KH, KW = w.shape
-    y = np.zeros((H - KH + 1, W - KW + 1))
-    for i in range(H - KH + 1):
-        for j in range(W - KW + 1):
-            for u in range(KH):
-                for v in range(KW):
-                    y[i, j] += w[u, v] * x[i + u, j + v]
-    return y
-"""
+SLOW_LOOP = "\n" + getsource(plain_loop).replace("plain_loop", FAST)
 attack(
     "public numbers",
     "Compute the answers for the numbers that `check` measures with while the cell runs.",
