@@ -88,7 +88,8 @@ class Optimizer:
 
     def step(self, layers: Iterable[Layer]) -> None:
         """Change every parameter of the layers by its gradient, in place."""
-        for position, layer in enumerate(layers):
+        leaves = (leaf for layer in layers for _, leaf in layer.leaves())
+        for position, layer in enumerate(leaves):
             for name, w in layer.params.items():
                 if name not in layer.grads:
                     raise RuntimeError(

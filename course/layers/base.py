@@ -1,5 +1,6 @@
 """What every layer is: a forward that remembers, a backward that uses the memory."""
 
+from collections.abc import Iterator
 from math import prod, sqrt
 from typing import Any, Self
 
@@ -53,6 +54,10 @@ class Layer:
     def __call__(self, x: Array) -> Array:
         """Return forward(x), as in PyTorch."""
         return self.forward(x)
+
+    def leaves(self) -> Iterator[tuple[str, "Layer"]]:
+        """Yield the layers it is made of, with their names: itself, without a name."""
+        yield "", self
 
     def remembered(self, name: str) -> Array:
         """Return what forward kept under the name, or say that it has not run."""
