@@ -275,10 +275,11 @@ def parts(python, arguments):
     if arguments and arguments != ["--all"]:
         return {"pytest": [*pytest, *arguments]}
     nbval = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=300"]
+    together = ["-n", "logical", "--maxprocesses=4", "--dist=loadfile"]
     quick = {
         "ruff check": [python, "-m", "ruff", "check", "."],
         "ruff format": [python, "-m", "ruff", "format", "--check", "."],
-        "tests": [*pytest, "-m", "not slow"],
+        "tests": [*pytest, *together, "-m", "not slow"],
         "notebooks": [*pytest, *nbval, "lectures", "solutions"],
     }
     slow = {"slow tests": [*pytest, "-m", "slow"]}

@@ -10,6 +10,7 @@ from importlib import import_module
 
 VERBS = (
     "course.train",
+    "course.reproduce",
     "course.grading.command",
     "course.doctor",
     "course.warmup",

@@ -143,7 +143,8 @@ def cache() -> Iterator[Finding]:
 def data() -> Iterator[Finding]:
     """See which images are here."""
     from course.data import load
-    from course.data.idx import SOURCES
+    from course.data.cifar10 import CIFAR10
+    from course.data.idx import FASHION_MNIST, MNIST
 
     chosen = os.environ.get("COURSE_DATA")
     if chosen:
@@ -156,26 +157,29 @@ def data() -> Iterator[Finding]:
         )
     for name in ("digits", "glyphs"):
         yield Finding(True, name, repr(load(name)).removeprefix(f"{name}: "))
-    for source in SOURCES:
+    for source in (MNIST, FASHION_MNIST, CIFAR10):
         yield _downloaded(source)
 
 
 def _downloaded(source: Any) -> Finding:
     """Say whether the files of a source are here, whole and right."""
     from course.data import BadData
-    from course.data.idx import FILES, find
+    from course.data.files import find
 
+    files = source.sha256
+    folder = (source.folders or (source.name,))[0]
     fix = (
-        f"python3 run.py train lenet5 --data {source.name}   (downloads it once; or put "
-        f"its four files into a folder {source.name}, set COURSE_DATA to what holds that)"
+        f"load({source.name!r}) of course.data downloads it once; or put its {len(files)} "
+        f"files into a folder {folder}, set COURSE_DATA to what holds that"
     )
     try:
-        paths = [path for file in FILES if (path := find(source, file))]
+        paths = [path for file in files if (path := find(source, file))]
     except BadData as error:
         what, _, remedy = str(error).partition(": ")
         return Finding(False, source.name, what, remedy)
-    if len(paths) < len(FILES):
-        return Finding(False, source.name, f"{len(paths)} of 4 files are here", fix)
+    if len(paths) < len(files):
+        here = f"{len(paths)} of {len(files)} files are here"
+        return Finding(False, source.name, here, fix)
     return Finding(True, source.name, str(paths[0].parent))
 
 

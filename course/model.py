@@ -1,17 +1,41 @@
 """Networks made of layers: chains, sums and branches, their weights, and their files."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
 from course.device import Array
 from course.files import write_whole
-from course.fused import fuse
-from course.layers import concat_backward, concat_forward
-from course.layers import residual_sum_backward, residual_sum_forward
+from course.fused import Fused, fuse
+from course.layers import (
+    concat_backward,
+    concat_forward,
+    residual_sum_backward,
+    residual_sum_forward,
+)
 from course.layers.base import Layer
+from course.state_files import read_state
+from course.summary import Summary, summary
+
+
+class Seen(NamedTuple):
+    """One step of a trace: what a layer was given, and what it made of it.
+
+    Attributes
+    ----------
+    name : the layer's full name, as "layer1.0.conv1"
+    layer : the layer; where a Residual adds or Branches concatenate, that container
+    x : the array it was given; several, if arrays meet there
+    y : the array it made
+    """
+
+    name: str
+    layer: Layer
+    x: Array | Sequence[Array]
+    y: Array
 
 
 class Container(Layer):
@@ -20,7 +44,10 @@ class Container(Layer):
     Attributes
     ----------
     children : name -> layer, in the order in which they were given
+    input_shape : the shape of one image, as (3, 32, 32), if the network says for which
     """
+
+    input_shape: tuple[int, ...] | None = None
 
     def __init__(self, children: Mapping[str, Layer]):
         for name, layer in children.items():
@@ -41,10 +68,74 @@ class Container(Layer):
         return iter(self.layers)
 
     def leaves(self) -> Iterator[tuple[str, Layer]]:
-        """Yield every layer that holds no others, with its full name, as "layer1.0.conv1"."""
+        """Yield each layer that holds no others, with its full name: "layer1.0.conv1"."""
         for name, child in self.children.items():
             for rest, leaf in child.leaves():
                 yield f"{name}.{rest}".rstrip("."), leaf
+
+    def trace(self, *x: Array) -> list[Seen]:
+        """Run the network on x and return what every leaf saw and made, in that order.
+
+        Layers run one by one, none fused, in the mode they are in (train or eval). The sum
+        of a Residual and the concatenation of Branches are steps of their own, under the
+        name of the block; a layer that is used twice appears twice, under both its names.
+        Which y is whose x shows in the arrays: they are the same objects. Afterwards the
+        network is what it was, its statistics, masks and memories, also if a layer raised.
+        """
+        seen: list[Seen] = []
+        names: dict[int, list[str]] = {}
+
+        def watched(layer: Layer, run: Callable) -> Callable:
+            mine, times = names[id(layer)], iter(range(10**9))
+
+            def running(x: Any) -> Any:
+                y = run(x)
+                seen.append(Seen(mine[min(next(times), len(mine) - 1)], layer, x, y))
+                return y
+
+            return running
+
+        with self.unchanged():
+            for name, layer in self._members():
+                names.setdefault(id(layer), []).append(name)
+                if len(names[id(layer)]) > 1:
+                    continue
+                if not isinstance(layer, Container):
+                    layer.forward = watched(layer, layer.forward)
+                elif hasattr(layer, "join"):
+                    layer.join = watched(layer, layer.join)
+            self.forward(*x)
+        return seen
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Leave the network as it was when the `with` began, whatever happens in it.
+
+        That is everything but the numbers of parameters and gradients: the mode, the
+        buffers, what the layers remember, how many masks were drawn.
+        """
+        kept = []
+        for layer in {id(layer): layer for _, layer in self._members()}.values():
+            buffers = vars(layer).get("buffers", {})  # a container's are its children's
+            numbers = {name: array.copy() for name, array in buffers.items()}
+            kept.append((layer, vars(layer).copy(), buffers.copy(), numbers))
+        try:
+            yield
+        finally:
+            for layer, before, buffers, numbers in kept:
+                vars(layer).clear()
+                vars(layer).update(before)
+                for name, array in buffers.items():
+                    array[...] = numbers[name]
+                    layer.buffers[name] = array
+
+    def _members(self) -> Iterator[tuple[str, Layer]]:
+        """Yield this container, without a name, and all that is in it, with full names."""
+        yield "", self
+        for name, child in self.children.items():
+            inner = child._members() if isinstance(child, Container) else [("", child)]
+            for rest, layer in inner:
+                yield f"{name}.{rest}".rstrip("."), layer
 
     def train(self) -> Self:
         for child in self:
@@ -84,36 +175,35 @@ class Container(Layer):
         return self.params | self.buffers
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Copy arrays (or CPU tensors) under PyTorch's keys into this network.
+        """Copy arrays, or PyTorch's CPU tensors, under PyTorch's keys into this network.
 
-        PyTorch's `num_batches_tracked` is passed over. Raises ValueError, and changes
-        nothing, if the names or shapes are not those of this network.
+        Floats of another type are rounded to that of the parameter: float64 to float32,
+        and bfloat16 is widened. `num_batches_tracked`, which old files lack, may be absent.
+        Raises ValueError, and changes nothing, if names, shapes or kinds of number are not
+        those of this network, or a number is too large for its type.
         """
         self._take(state, "the state dict")
 
     def _take(self, state: Mapping[str, Any], source: str | Path) -> None:
         """Do so, for a state that came from a source with this name."""
-        theirs = {
-            name: np.asarray(array)
-            for name, array in state.items()
-            if not name.endswith("num_batches_tracked")
-        }
-        mine = self.state_dict()
-        if theirs.keys() != mine.keys():
-            missing, extra = sorted(mine.keys() - theirs), sorted(theirs.keys() - mine)
-            raise ValueError(
-                f"{source} belongs to another model: it lacks {missing or 'nothing'} "
-                f"and has {extra or 'nothing'} besides"
+        if not isinstance(state, Mapping):
+            raise TypeError(
+                f"{source} is a {type(state).__name__}; it must map names to arrays, as "
+                "model.state_dict() does"
             )
-        for name, array in mine.items():
-            their = theirs[name]
-            if (their.shape, their.dtype) != (array.shape, array.dtype):
-                raise ValueError(
-                    f"{name} is {their.shape} {their.dtype} in {source}, but "
-                    f"{array.shape} {array.dtype} in this model"
-                )
-        for name, array in mine.items():
-            array[...] = theirs[name]
+        mine, counts = self.state_dict(), "num_batches_tracked"
+        missing = [k for k in mine if k not in state and not k.endswith(counts)]
+        extra = [k for k in state if k not in mine and not str(k).endswith(counts)]
+        if missing or extra:
+            raise ValueError(
+                f"{source} belongs to another model: it lacks {_some(missing)} "
+                f"and has {_some(extra)} besides"
+            )
+        theirs = {
+            k: _as_array(k, state[k], a, source) for k, a in mine.items() if k in state
+        }
+        for name, array in theirs.items():
+            mine[name][...] = array
 
     def save(self, path: str | Path) -> None:
         """Write the weights as a safetensors file.
@@ -126,19 +216,70 @@ class Container(Layer):
         write_whole(Path(path), save(self.state_dict()))
 
     def load(self, path: str | Path) -> None:
-        """Read the weights that `save` wrote into this model's arrays.
+        """Read weights into this model's arrays: what `save` wrote, or PyTorch's .pth.
 
-        Raises ValueError, and changes nothing, if the file's names, shapes or dtypes are
-        not those of this model.
+        Raises as `read_state` and `load_state_dict` do, and then changes nothing.
         """
-        from safetensors import SafetensorError
-        from safetensors.numpy import load
+        self._take(read_state(path), path)
 
-        try:
-            loaded = load(Path(path).read_bytes())
-        except SafetensorError as error:
-            raise ValueError(f"{path} is not a safetensors file: {error}") from None
-        self._take(loaded, path)
+    def summary(self, input_shape: tuple[int, ...] | None = None) -> Summary:
+        """Return, and print in a script, a table of the layers for one image of this shape.
+
+        The shape has no batch, as (3, 32, 32); `course.summary` says what the columns mean.
+        """
+        return summary(self, input_shape)
+
+    def __repr__(self) -> str:
+        """Return the layers, one a line, as PyTorch does."""
+        lines = [f"({name}): {child!r}" for name, child in self.children.items()]
+        inner = "".join(f"\n  {line}" for line in "\n".join(lines).splitlines())
+        return f"{type(self).__name__}({inner}\n)" if lines else f"{type(self).__name__}()"
+
+
+def _run(name: str, layer: Layer, x: Array) -> Array:
+    """Return what the layer makes of x; an error says that this layer raised it."""
+    try:
+        return layer.forward(x)
+    except (TypeError, ValueError) as error:
+        _say_where(error, name)
+        raise
+
+
+def _say_where(error: Exception, name: str) -> None:
+    """Put the name of a layer in front of an error, as in "layer1.0.conv1: ..."."""
+    inside = getattr(error, "layer", "")
+    said = str(error).removeprefix(f"{inside}: ")
+    error.layer = f"{name}.{inside}".rstrip(".")
+    error.args = (f"{error.layer}: {said}",)
+
+
+def _some(names: list) -> str:
+    """Return at most five of the names, and how many more there are."""
+    if not names:
+        return "nothing"
+    more = f" and {len(names) - 5} more" * (len(names) > 5)
+    return ", ".join(map(str, sorted(names, key=str)[:5])) + more
+
+
+def _as_array(name: str, value: Any, mine: Array, source: str | Path) -> Array:
+    """Return the value, an array or a tensor, in the shape and the type of `mine`."""
+    if hasattr(value, "detach"):  # PyTorch's tensor
+        value = value.detach()
+        value = value.float() if str(value.dtype) == "torch.bfloat16" else value
+    their = np.asarray(value)
+    words = (
+        f"{name} is {their.shape} {their.dtype} in {source}, but {mine.shape} {mine.dtype}"
+    )
+    both_float = their.dtype.kind == mine.dtype.kind == "f"
+    if their.shape != mine.shape or (their.dtype != mine.dtype and not both_float):
+        raise ValueError(f"{words} in this model")
+    with np.errstate(over="ignore"):
+        array = their.astype(mine.dtype, copy=False)
+    if array is not their and not np.array_equal(np.isinf(array), np.isinf(their)):
+        raise ValueError(
+            f"{name} in {source} has numbers that are too large for {mine.dtype}"
+        )
+    return array
 
 
 class Sequential(Container):
@@ -161,9 +302,16 @@ class Sequential(Container):
         self._steps = fuse(self.layers)
 
     def forward(self, x: Array) -> Array:
-        """Return what the last layer makes of x."""
+        """Return what the last layer makes of x. An error says which layer raised it."""
+        done = 0
         for step in self._steps:
-            x = step.forward(x)
+            try:
+                x = step.forward(x)
+            except (TypeError, ValueError) as error:
+                at = done + (step.at if isinstance(step, Fused) else 0)
+                _say_where(error, list(self.children)[at])
+                raise
+            done += len(step.layers) if isinstance(step, Fused) else 1
         return x
 
     def backward(self, dy: Array) -> Array:
@@ -211,15 +359,27 @@ class Residual(Container):
         if not isinstance(body, Sequential):
             raise TypeError(f"body is a {type(body).__name__}; it must be a Sequential")
         around = {name: shortcut, "after": after}
-        super().__init__(
-            body.children | {k: layer for k, layer in around.items() if layer is not None}
-        )
-        self.body, self.shortcut, self.after = body, shortcut, after
+        around = {k: layer for k, layer in around.items() if layer is not None}
+        if twice := body.children.keys() & around:
+            raise ValueError(f"the body has a layer {twice.pop()} already; say name=...")
+        super().__init__(body.children | around)
+        self.body, self.shortcut, self.after, self.name = body, shortcut, after, name
 
     def forward(self, x: Array) -> Array:
-        round_it = x if self.shortcut is None else self.shortcut.forward(x)
-        y = residual_sum_forward(self.body.forward(x), round_it)
-        return y if self.after is None else self.after.forward(y)
+        """Return after(body(x) + shortcut(x)). An error says which layer raised it."""
+        round_it = x if self.shortcut is None else _run(self.name, self.shortcut, x)
+        y = self.join((self.body.forward(x), round_it))
+        return y if self.after is None else _run("after", self.after, y)
+
+    def join(self, parts: Sequence[Array]) -> Array:
+        """Return the sum of what the body made and what went round it."""
+        a, b = parts
+        if a.shape != b.shape:
+            raise ValueError(
+                f"the body makes {a.shape}, but what goes round it is {b.shape}: they are "
+                "added, so give a shortcut that changes the shape as the body does"
+            )
+        return residual_sum_forward(a, b)
 
     def backward(self, dy: Array) -> Array:
         if self.after is not None:
@@ -249,7 +409,18 @@ class Branches(Container):
             raise ValueError("there must be at least one branch")
 
     def forward(self, x: Array) -> Array:
-        parts = [branch.forward(x) for branch in self]
+        """Return what all make of x, joined. An error says which layer raised it."""
+        return self.join([_run(k, branch, x) for k, branch in self.children.items()])
+
+    def join(self, parts: Sequence[Array]) -> Array:
+        """Return what the branches made, one after the other along the channels."""
+        (one, head), *others = zip(self.children, parts, strict=True)
+        for name, part in others:
+            if part.shape[:1] + part.shape[2:] != head.shape[:1] + head.shape[2:]:
+                raise ValueError(
+                    f"branch {one} makes {head.shape}, but branch {name} makes "
+                    f"{part.shape}: they may differ in channels only"
+                )
         y = concat_forward(parts)
         self.channels = [part.shape[1] for part in parts]
         return y

@@ -85,8 +85,10 @@ def test_no_files_is_said_with_how_to_get_them(empty):
     lines = one("data", COURSE_CACHE=empty)
     assert lines[0] == "ok  digits          1442 + 355 images of 28x28, 10 classes"
     where = lines.index("--  mnist           0 of 4 files are here")
-    assert "train lenet5 --data mnist" in lines[where + 1]
-    assert "COURSE_DATA" in lines[where + 1]
+    assert "load('mnist') of course.data downloads it once" in lines[where + 1]
+    assert "put its 4 files into a folder mnist, set COURSE_DATA" in lines[where + 1]
+    where = lines.index("--  cifar10         0 of 6 files are here")
+    assert "put its 6 files into a folder cifar-10-batches-bin" in lines[where + 1]
 
 
 def test_a_course_data_that_is_no_folder_is_said(empty, tmp_path):

@@ -3,24 +3,28 @@
     data = load("digits")
     data.x_train, data.t_train, data.x_test, data.t_test, data.classes
 
-`digits` and `glyphs` are there on every machine, with no network. `mnist` and
-`fashion-mnist` are found on this machine or downloaded once and checked.
+`digits`, `glyphs`, `letters` and `shapes` are there on every machine, with no network.
+`mnist`, `fashion-mnist` and `cifar10` are found on this machine, or downloaded once and
+checked.
 """
 
 from difflib import get_close_matches
 from importlib import import_module
 from typing import Any
 
-from course.data.base import BadData, DataNotFound, Dataset
+from course.data.base import BadData, DataNotFound, Dataset, moments, normalize
 
-__all__ = ["NAMES", "BadData", "DataNotFound", "Dataset", "load"]
+__all__ = ["NAMES", "BadData", "DataNotFound", "Dataset", "load", "moments", "normalize"]
 
 # name -> the module and the function in it; a module is imported when it is needed
 _LOADERS = {
     "digits": ("digits", "digits"),
     "glyphs": ("glyphs", "glyphs"),
+    "letters": ("letters", "letters"),
+    "shapes": ("shapes", "shapes"),
     "mnist": ("idx", "mnist"),
     "fashion-mnist": ("idx", "fashion_mnist"),
+    "cifar10": ("cifar10", "cifar10"),
 }
 NAMES = tuple(_LOADERS)
 

@@ -31,8 +31,10 @@ import numpy as np
 from fontTools.pens.basePen import BasePen
 from fontTools.ttLib import TTFont
 
-from course.compiled import compiled, user_cache
+from course.compiled import user_cache
+from course.data import polygons
 from course.data.base import Dataset, unit
+from course.data.polygons import FULL, add_ink, on_grid, shares
 from course.files import write_whole
 from course.shapes import integer
 
@@ -51,8 +53,6 @@ TEST_FONTS = (
 
 SIDE = 28  # pixels
 FITTED = 18  # pixels, the longer side of a character before it is distorted
-POINTS = 8  # in a row of a pixel
-GRID = 256  # coordinates are whole multiples of 1/GRID pixel
 SEGMENTS = 6  # straight pieces of a curve
 HALF_TURN = 0.1051  # tan(12 degrees / 2)
 CHOICES = 10  # random numbers for one image before its noise
@@ -95,14 +95,13 @@ def draw(fonts: tuple[str, ...], count: int, seed: list[int]) -> np.ndarray:
     """
     drawn = [outlines(font) for font in fonts]
     N = count * len(CLASSES)
-    raw = np.random.PCG64(seed).random_raw(N * (CHOICES + SIDE * SIDE))
-    u = ((raw >> np.uint64(11)) * 2.0**-53).reshape(N, -1)  # 0 <= u < 1, as rng.random()
+    u = shares(seed, (N, CHOICES + SIDE * SIDE))
     images = np.empty((N, SIDE, SIDE), np.uint8)
     for n in range(N):
         font = drawn[int(u[n, 0] * len(fonts))]
         points, starts = font[CLASSES[n % len(CLASSES)]]
         ink = np.zeros((SIDE, SIDE), np.int64)
-        _ink(ink, _distorted(points, u[n, 1:7]), starts)
+        add_ink(ink, _distorted(points, u[n, 1:7]), starts)
         images[n] = _printed(ink, u[n, 7:CHOICES], u[n, CHOICES:].reshape(SIDE, SIDE))
     return images
 
@@ -168,37 +167,7 @@ def _distorted(points: np.ndarray, u: np.ndarray) -> np.ndarray:
     y = stretch[1] * points[:, 1]
     columns = SIDE / 2 + shift[0] + (cosine * x - sine * y)
     rows = SIDE / 2 + shift[1] - (sine * x + cosine * y)
-    # even numbers: the points that _ink looks at are odd, so none is on a corner
-    return 2 * np.rint(np.stack([columns, rows], 1) * (GRID / 2)).astype(np.int64)
-
-
-@compiled
-def _ink(ink, points, starts):
-    """Count in ink[row, column] the 8x8 points of the pixel inside the polygons.
-
-    Along each row of points, every edge that crosses it changes the winding number of all
-    points to its right by +1 or -1; a point is inside where the number is not 0.
-    """
-    last = SIDE * POINTS
-    step = GRID // POINTS
-    turns = np.zeros(last + 1, np.int64)
-    for row in range(last):
-        y = row * step + step // 2 + 1
-        turns[:] = 0
-        for polygon in range(len(starts) - 1):
-            first, past = starts[polygon], starts[polygon + 1]
-            for k in range(first, past):
-                x0, y0 = points[k - 1 if k > first else past - 1]
-                x1, y1 = points[k]
-                if (y0 < y) != (y1 < y):
-                    x = x0 + (y - y0) * (x1 - x0) // (y1 - y0)
-                    column = (x - step // 2 - 1) // step + 1
-                    turns[min(max(column, 0), last)] += 1 if y0 < y1 else -1
-        winding = 0
-        for column in range(last):
-            winding += turns[column]
-            if winding != 0:
-                ink[row // POINTS, column // POINTS] += 1
+    return on_grid(np.stack([columns, rows], 1))
 
 
 def _printed(ink: np.ndarray, u: np.ndarray, noise: np.ndarray) -> np.ndarray:
@@ -207,7 +176,7 @@ def _printed(ink: np.ndarray, u: np.ndarray, noise: np.ndarray) -> np.ndarray:
     u : (3,) blur, full ink, size of the noise, each 0 to 1;  noise : (28, 28), 0 to 1
     """
     full, size = 160 + int(96 * u[1]), int(25 * u[2])
-    pixels = ink * full // POINTS**2
+    pixels = ink * full // FULL
     for _ in range(int(3 * u[0])):
         pixels = _blurred(pixels)
     return np.clip(pixels + ((2 * size + 1) * noise).astype(np.int64) - size, 0, 255)
@@ -223,6 +192,7 @@ def _blurred(pixels: np.ndarray) -> np.ndarray:
 def cache_path(train: int, test: int, seed: int) -> Path:
     """Return where the images are kept; the name changes with this file and the fonts."""
     digest = hashlib.sha256(Path(__file__).read_bytes())
+    digest.update(Path(polygons.__file__).read_bytes())
     for font in (*TRAIN_FONTS, *TEST_FONTS):
         digest.update(_file(font).read_bytes())
     name = f"glyphs-{train}-{test}-{seed}-{digest.hexdigest()[:16]}.npz"

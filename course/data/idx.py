@@ -1,7 +1,4 @@
-"""MNIST and Fashion-MNIST: four IDX files each, found on this machine or downloaded once.
-
-A file is looked for as COURSE_DATA/<set>/<file>, then in the user's cache, and is then
-downloaded into the cache. Wherever it lies, its SHA-256 must be the makers' file's.
+"""MNIST and Fashion-MNIST: four IDX files each, in a folder named as the set.
 
 IDX: two bytes 0, one byte for the type (8: unsigned bytes), one for the number of axes,
 the length of each axis as a big-endian 32-bit number, then the bytes, last axis fastest.
@@ -11,21 +8,16 @@ H. Xiao, K. Rasul and R. Vollgraf, "Fashion-MNIST", arXiv:1708.07747 (MIT licenc
 """
 
 import gzip
-import hashlib
-import os
 import zlib
-from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 
 import numpy as np
 
-from course.compiled import user_cache
-from course.data.base import BadData, DataNotFound, Dataset, unit
+from course.data.base import BadData, Dataset, unit
+from course.data.files import Source, locate
 
-TIMEOUT = 10  # seconds without an answer until the next address is tried
 UNSIGNED_BYTES = 8
-
 
 FILES = (
     "train-images-idx3-ubyte.gz",
@@ -33,17 +25,6 @@ FILES = (
     "t10k-images-idx3-ubyte.gz",
     "t10k-labels-idx1-ubyte.gz",
 )
-
-
-@dataclass(frozen=True)
-class Source:
-    """A set of four files: the SHA-256 of each, and the addresses that have them."""
-
-    name: str
-    classes: tuple[str, ...]
-    sha256: dict[str, str]
-    mirrors: tuple[str, ...]
-
 
 MNIST = Source(
     "mnist",
@@ -77,7 +58,6 @@ FASHION_MNIST = Source(
         "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/",
     ),
 )
-SOURCES = (MNIST, FASHION_MNIST)
 
 
 def mnist() -> Dataset:
@@ -92,7 +72,7 @@ def fashion_mnist() -> Dataset:
 
 def dataset(source: Source) -> Dataset:
     """Return the images of a source, wherever its files are."""
-    files = [find(source, file) or download(source, file) for file in FILES]
+    files = [locate(source, file) for file in FILES]
     x_train, t_train = _pair(files[0], files[1], len(source.classes))
     x_test, t_test = _pair(files[2], files[3], len(source.classes))
     return Dataset(source.name, x_train, t_train, x_test, t_test, source.classes)
@@ -134,85 +114,3 @@ def read_idx(path: Path, axes: int) -> np.ndarray:
             f"but holds {there}: it is {'cut short' if there < announced else 'too long'}"
         )
     return np.frombuffer(data, np.uint8, offset=head).reshape(shape)
-
-
-def places(source: Source, file: str) -> list[Path]:
-    """Return where the file may be, best first; the last is where a download goes."""
-    chosen = os.environ.get("COURSE_DATA")
-    folders = [Path(chosen)] if chosen else []
-    return [folder / source.name / file for folder in (*folders, user_cache() / "data")]
-
-
-def find(source: Source, file: str) -> Path | None:
-    """Return the path of the file on this machine, or None.
-
-    A wrong file under COURSE_DATA raises BadData: somebody put it there. A wrong file in
-    the cache counts as absent, and a download replaces it.
-    """
-    *theirs, ours = places(source, file)
-    for path in theirs:
-        if path.is_file():
-            if _sha256(path) != source.sha256[file]:
-                raise BadData(
-                    f"{path} has SHA-256 {_sha256(path)}, expected "
-                    f"{source.sha256[file]}: replace it by the makers' file, or remove it"
-                )
-            return path
-    return ours if ours.is_file() and _sha256(ours) == source.sha256[file] else None
-
-
-def _sha256(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def download(source: Source, file: str) -> Path:
-    """Fetch the file into the cache, from the first address that has it; return its path.
-
-    pooch writes to a temporary name, checks the SHA-256, and only then gives the file its
-    own name. Raises DataNotFound if no address has it.
-    """
-    import pooch
-
-    pooch.get_logger().setLevel("WARNING")  # the progress bar says what is going on
-    path = places(source, file)[-1]
-    said = []
-    for mirror in source.mirrors:
-        try:
-            pooch.retrieve(
-                mirror + file,
-                known_hash=source.sha256[file],
-                fname=file,
-                path=path.parent,
-                downloader=pooch.HTTPDownloader(progressbar=True, timeout=TIMEOUT),
-            )
-            return path
-        except (OSError, ValueError) as error:  # no connection; not the right file
-            said.append(f"  {mirror}{file}: {_reason(error)}")
-    raise DataNotFound(_absent(source, file, said))
-
-
-def _reason(error: Exception) -> str:
-    """Return on one line why a download failed."""
-    import requests
-
-    if isinstance(error, requests.ConnectionError | requests.Timeout):
-        return f"no connection ({type(error).__name__})"
-    return " ".join(str(error).split())
-
-
-def _absent(source: Source, file: str, said: list[str]) -> str:
-    """Say what is missing, why, and what the user can do."""
-    return "\n".join(
-        [
-            f"{source.name}: {file} is not on this machine and cannot be downloaded.",
-            *said,
-            "You can do one of two things:",
-            "- connect to the internet once and run this again; the files are then kept in "
-            f"{places(source, file)[-1].parent}",
-            f"- put {', '.join(FILES)} into a folder named {source.name}, and set "
-            "COURSE_DATA to the folder that holds it "
-            f"(now {os.environ.get('COURSE_DATA') or 'not set'})",
-            "These work now, without any files: digits, glyphs.",
-        ]
-    )

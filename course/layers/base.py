@@ -23,6 +23,21 @@ class Layer:
 
     training = True
     undecayed: tuple[str, ...] = ("bias",)  # parameters that weight decay leaves alone
+    kept: tuple[str, ...] = ()  # attributes, whole numbers, that a checkpoint needs too
+
+    def __new__(cls, *arguments: Any, **keywords: Any) -> Self:
+        """Return the empty layer, which remembers in words how it was made."""
+        layer = super().__new__(cls)
+        told = [_told(value) for value in arguments]
+        told += [
+            f"{k}={_told(v)}" for k, v in keywords.items() if k not in ("rng", "dtype")
+        ]
+        layer._made = f"{cls.__name__}({', '.join(told)})"
+        return layer
+
+    def __repr__(self) -> str:
+        """Return the call that made it, without its generator and dtype."""
+        return self._made
 
     def __init__(self) -> None:
         self.params: dict[str, Array] = {}
@@ -67,6 +82,12 @@ class Layer:
                 "call forward first"
             )
         return self.__dict__[name]
+
+
+def _told(value: Any) -> str:
+    """Return the value as one writes it, or what it is, if that is long."""
+    short = isinstance(value, int | float | str | tuple | np.number | None)
+    return repr(value) if short else type(value).__name__
 
 
 def he_normal(rng: np.random.Generator, shape: tuple[int, ...], dtype: Any) -> Array:

@@ -98,6 +98,8 @@ class Dropout2d(Layer):
     Raises ValueError for a p outside [0, 1], and TypeError for a seed in place of rng.
     """
 
+    kept = "seed", "next_step"
+
     def __init__(self, p: float = 0.5, *, rng: np.random.Generator):
         super().__init__()
         self.seed = seed_of(rng)

@@ -1,51 +1,95 @@
-"""Figures of a training run: the learning curve, and the images it gets wrong."""
+"""Figures of a training run: learning curve, search for a rate, wrong answers."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
+from course.sanity import RateSearch
 from course.training import Evaluation, History
 from course.viz.base import Picture, figure
 
 SMOOTH = 50  # batches at most whose losses are averaged for the curve
+FEW = 8  # epochs at most that all have their accuracy beside them
 
 
-def learning_curve(history: History) -> Picture:
-    """Draw the loss of every batch, smoothed, and the results after each epoch."""
-    loss = np.array(history.batch_loss)
-    if not loss.size:
+def learning_curve(history: History, loss: str = "cross-entropy, nats") -> Picture:
+    """Draw the loss of every batch, smoothed, and the results after each epoch.
+
+    `loss` says what the loss is and in which unit.
+    """
+    losses = np.array(history.batch_loss)
+    if not losses.size:
         raise ValueError("there is no batch in this history: training has not begun")
-    width = min(SMOOTH, 1 + loss.size // 20)
-    smooth = np.convolve(loss, np.ones(width) / width, "valid")
-    epochs = len(history.train_loss)
-    per_epoch = loss.size / epochs if epochs else loss.size
+    width = min(SMOOTH, 1 + losses.size // 20)
+    smooth = np.convolve(losses, np.ones(width) / width, "valid")
     fig, axes = figure(1, 2 if history.test_accuracy else 1, squeeze=False)
     left = axes[0, 0]
-    left.plot(loss, color="0.8", linewidth=0.6, label="each batch")
-    left.plot(np.arange(width - 1, loss.size), smooth, label=f"mean of {width} batches")
-    if history.test_loss:
-        ends = per_epoch * np.arange(1, len(history.test_loss) + 1)
-        left.plot(ends, history.test_loss, "o", color="black", label="held-out images")
-    left.set(xlabel="batch", ylabel="cross-entropy, nats", yscale="log")
-    left.legend()
+    left.plot(losses, color="0.8", linewidth=0.6, label="each batch")
+    left.plot(np.arange(width - 1, losses.size), smooth, label=f"mean of {width} batches")
     alt = (
-        f"Learning curve: over {loss.size} batches the loss falls from {loss[0]:.2f} "
-        f"to {smooth[-1]:.3f} nats (mean of the last {width})."
+        f"Learning curve: over {losses.size} batches the loss falls from {losses[0]:.2f} "
+        f"to {smooth[-1]:.3f} (mean of the last {width}; {loss})."
     )
+    if history.test_loss:
+        best = history.best_epoch
+        ends = np.array(history.epoch_ends)
+        left.plot(ends, history.test_loss, "o-", color="black", label="held-out images")
+        lowest = ends[best - 1], history.test_loss[best - 1]
+        left.plot(
+            *lowest, "o", color="none", mec="black", ms=11, label=f"lowest: epoch {best}"
+        )
+        alt += (
+            f" On held-out images it is lowest after epoch {best} of {len(ends)}, at "
+            f"{lowest[1]:.3f}."
+        )
+    left.set(xlabel="batch", ylabel=loss)
+    if losses.min() > 0:
+        left.set_yscale("log")
+    left.legend()
     if history.test_accuracy:
         right = axes[0, 1]
         percent = 100 * np.array(history.test_accuracy)
         right.plot(np.arange(1, percent.size + 1), percent, "o-")
         right.set(xlabel="epoch", ylabel="accuracy on held-out images, %")
-        right.set_xticks(np.arange(1, percent.size + 1))
-        for epoch, value in enumerate(percent, 1):
+        right.xaxis.get_major_locator().set_params(integer=True)
+        named = {int(percent.argmax()), percent.size - 1}
+        for epoch in range(percent.size) if percent.size <= FEW else named:
             right.annotate(
-                f"{value:.2f}", (epoch, value), (6, -10), textcoords="offset points"
+                f"{percent[epoch]:.2f}",
+                (epoch + 1, percent[epoch]),
+                (6, -10),
+                textcoords="offset points",
             )
         right.margins(0.2)
         listed = ", ".join(f"{value:.2f}" for value in percent)
         alt += f" Accuracy on held-out images after each epoch: {listed} %."
     return Picture(fig, alt)
+
+
+def lr_curve(search: RateSearch) -> Picture:
+    """Draw the loss over the learning rate, and the two rates that are worth a try."""
+    fig, axis = figure()
+    axis.plot(search.rates, search.losses, color="0.8", linewidth=0.6, label="each batch")
+    axis.plot(search.rates[: search.smooth.size], search.smooth, label="running mean")
+    for rate, mark, name in (
+        (search.steepest, "v", "falls fastest"),
+        (search.tenth, "s", "a tenth of the lowest"),
+        (search.lowest, "o", "lowest"),
+    ):
+        height = np.interp(np.log(rate), np.log(search.rates), search.smooth)
+        axis.plot(rate, height, mark, color="black", label=f"{name}: {rate:.2g}")
+    floor, start = search.smooth.min(), search.smooth[0]
+    span = start - floor
+    axis.set(xscale="log", xlabel="learning rate", ylabel="loss")
+    axis.set_ylim(floor - 0.2 * span, start + 0.8 * span)
+    axis.legend()
+    return Picture(
+        fig,
+        f"Loss against a learning rate that rises from {search.rates[0]:.2g} to "
+        f"{search.rates[-1]:.2g}: it falls from {start:.3g} to {floor:.3g}, lowest at "
+        f"{search.lowest:.2g}. It falls fastest at {search.steepest:.2g}; a tenth of the "
+        f"lowest is {search.tenth:.2g}.",
+    )
 
 
 def confused(

@@ -14,6 +14,7 @@ from matplotlib.textpath import TextPath
 from matplotlib.transforms import Affine2D
 
 from course.data import glyphs, load
+from course.data.polygons import GRID, add_ink
 
 SMALL = {"train": 2, "test": 1}
 
@@ -132,7 +133,7 @@ def test_the_most_distorted_characters_stay_inside_the_image():
         for points, _ in glyphs.outlines(font).values():
             for u in corners:
                 placed = glyphs._distorted(points, u)
-                assert placed.min() >= 0 and placed.max() <= 28 * glyphs.GRID
+                assert placed.min() >= 0 and placed.max() <= 28 * GRID
 
 
 def test_no_distortion_leaves_the_character_upright_in_the_middle():
@@ -157,7 +158,7 @@ def test_ink_counts_the_points_whose_winding_number_is_not_0(font, character):
     points, starts = glyphs.outlines(font)[character]
     placed = glyphs._distorted(points, np.array([0.9, 0.2, 0.3, 1.0, 0.0, 0.7]))
     ink = np.zeros((28, 28), np.int64)
-    glyphs._ink(ink, placed, starts)
+    add_ink(ink, placed, starts)
 
     at = (np.arange(28 * 8) + 0.5) * 32 + 1
     x, y = np.meshgrid(at, at)

@@ -1,20 +1,16 @@
 import gzip
 import hashlib
 import os
-import signal
 import struct
 import subprocess
 import sys
-import threading
-import time
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from course.data import BadData, DataNotFound, idx, load
+from course.data import BadData, idx, load
+from course.data.files import Source
 
 COURSE_DATA = os.environ.get("COURSE_DATA")
 
@@ -42,52 +38,7 @@ def source(tmp_path, images):
     for file, array in zip(idx.FILES, arrays, strict=True):
         (folder / file).write_bytes(gzip.compress(idx_bytes(array), mtime=0))
     sha256 = {f: hashlib.sha256((folder / f).read_bytes()).hexdigest() for f in idx.FILES}
-    return idx.Source("small", ("a", "b", "c"), sha256, ())
-
-
-class Handler(SimpleHTTPRequestHandler):
-    """A server of a folder; below /cut/ it hangs up half-way, below /slow/ it dawdles."""
-
-    def log_message(self, *words):
-        pass
-
-    def do_GET(self):
-        kind, _, rest = self.path.lstrip("/").partition("/")
-        if kind not in ("cut", "slow"):
-            return super().do_GET()
-        data = Path(self.directory, rest).read_bytes()
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(data)))
-        self.end_headers()
-        self.wfile.write(data[: len(data) // 2])
-        if kind == "slow":
-            self.wfile.flush()
-            self.server.half_sent.set()
-            self.server.go_on.wait(30)
-        self.close_connection = True
-
-
-@pytest.fixture
-def server(tmp_path, monkeypatch):
-    """A server of tmp_path/files on this machine."""
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    serving = ThreadingHTTPServer(
-        ("127.0.0.1", 0), partial(Handler, directory=tmp_path / "files")
-    )
-    serving.half_sent, serving.go_on = threading.Event(), threading.Event()
-    serving.url = f"http://127.0.0.1:{serving.server_port}/"
-    thread = threading.Thread(target=serving.serve_forever, args=(0.01,))
-    thread.start()
-    yield serving
-    serving.go_on.set()
-    serving.shutdown()
-    thread.join()
-    serving.server_close()
-
-
-def at(source, *mirrors):
-    """The same source at these addresses."""
-    return idx.Source(source.name, source.classes, source.sha256, mirrors)
+    return Source("small", ("a", "b", "c"), sha256, ())
 
 
 @pytest.mark.parametrize("shape", [(5,), (0,), (2, 3, 4), (0, 28, 28)])
@@ -150,85 +101,6 @@ def test_files_under_course_data_are_used(source, images, tmp_path, cache, monke
     assert not cache.exists()
 
 
-def test_a_wrong_file_under_course_data_is_named_with_both_hashes(
-    source, tmp_path, cache, monkeypatch
-):
-    monkeypatch.setenv("COURSE_DATA", str(tmp_path / "files"))
-    path = tmp_path / "files" / "small" / idx.FILES[1]
-    path.write_bytes(gzip.compress(idx_bytes(LABELS[::-1])))
-    found = hashlib.sha256(path.read_bytes()).hexdigest()
-    with pytest.raises(BadData) as error:
-        idx.dataset(source)
-    for part in (str(path), found, source.sha256[idx.FILES[1]], "replace it"):
-        assert part in str(error.value)
-
-
-def test_a_download_is_kept_and_not_repeated(source, server, cache):
-    there = at(source, server.url + "small/")
-    first = idx.dataset(there)
-    assert sorted(p.name for p in (cache / "data" / "small").iterdir()) == sorted(idx.FILES)
-    again = idx.dataset(source)  # has no address: only the cache can have it
-    np.testing.assert_array_equal(first.x_train, again.x_train)
-
-
-def test_a_damaged_file_in_the_cache_is_replaced(source, server, cache):
-    there = at(source, server.url + "small/")
-    idx.dataset(there)
-    path = cache / "data" / "small" / idx.FILES[0]
-    whole = path.read_bytes()
-    path.write_bytes(whole[:-1] + b"?")
-    idx.dataset(there)
-    assert path.read_bytes() == whole
-
-
-def test_the_second_address_is_asked_where_the_first_fails(source, server, cache, tmp_path):
-    wrong = tmp_path / "files" / "wrong"
-    wrong.mkdir()
-    for file in idx.FILES:
-        (wrong / file).write_bytes(b"<html>please sign in</html>")
-    failing = ("http://127.0.0.1:9/", "none/", "wrong/", "cut/small/")
-    mirrors = [name if "9" in name else server.url + name for name in failing]
-    data = idx.dataset(at(source, *mirrors, server.url + "small/"))
-    assert len(data.x_train) == 6
-    assert sorted(p.name for p in (cache / "data" / "small").iterdir()) == sorted(idx.FILES)
-
-
-def test_each_address_that_failed_is_named_with_its_reason(source, server, cache, tmp_path):
-    (tmp_path / "files" / "wrong").mkdir()
-    (tmp_path / "files" / "wrong" / idx.FILES[0]).write_bytes(b"<html>sign in</html>")
-    mirrors = "http://127.0.0.1:9/", f"{server.url}none/", f"{server.url}wrong/"
-    with pytest.raises(DataNotFound) as error:
-        idx.dataset(at(source, *mirrors))
-    _, refused, missing, wrong, *_ = str(error.value).splitlines()
-    assert "127.0.0.1:9/train-images" in refused and "no connection" in refused
-    assert "none/train-images" in missing and "404" in missing
-    assert "wrong/train-images" in wrong and "does not match the known hash" in wrong
-
-
-def test_a_connection_that_breaks_leaves_no_file(source, server, cache):
-    with pytest.raises(DataNotFound):
-        idx.dataset(at(source, server.url + "cut/small/"))
-    assert list((cache / "data" / "small").iterdir()) == []
-
-
-@pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
-def test_a_killed_download_leaves_no_file_under_its_name(source, server, cache):
-    code = (
-        "from course.data import idx; "
-        f"idx.dataset(idx.{at(source, server.url + 'slow/small/')!r})"
-    )
-    child = subprocess.Popen([sys.executable, "-c", code], stderr=subprocess.DEVNULL)
-    try:
-        assert server.half_sent.wait(30)
-        time.sleep(0.2)
-    finally:
-        child.send_signal(signal.SIGKILL)
-        child.wait()
-    folder = cache / "data" / "small"
-    assert folder.is_dir() and not (folder / idx.FILES[0]).exists()
-    assert len(idx.dataset(at(source, server.url + "small/")).x_train) == 6
-
-
 def test_offline_and_absent_says_the_two_things_to_do(cache, tmp_path):
     nowhere = dict.fromkeys(("HTTP_PROXY", "HTTPS_PROXY"), "http://127.0.0.1:9")
     env = {**os.environ, **nowhere, "COURSE_DATA": str(tmp_path / "mine"), "NO_PROXY": ""}
@@ -243,7 +115,7 @@ def test_offline_and_absent_says_the_two_things_to_do(cache, tmp_path):
     assert "connect to the internet once" in connect and str(cache) in connect
     assert "COURSE_DATA" in put and str(tmp_path / "mine") in put
     assert all(file in put for file in idx.FILES)
-    assert message.strip().endswith("without any files: digits, glyphs.")
+    assert message.strip().endswith("without any files: digits, glyphs, letters, shapes.")
 
 
 def real(name):

@@ -1,0 +1,171 @@
+"""What every optimizer does: go through the layers, and remember for each parameter."""
+
+from collections.abc import Iterable, Mapping, Set
+from typing import Any
+
+import numpy as np
+
+from course.device import Array, number
+from course.layers.base import Layer
+
+
+class Optimizer:
+    """The step from gradients to weights, and the memory that it needs.
+
+    A layer that appears at several places is stepped once. A parameter that joins later
+    starts as the others did.
+
+    Attributes
+    ----------
+    learning_rate : may be changed between steps, by a schedule
+    """
+
+    _kept: tuple[str, ...] = ()  # the arrays that are remembered for each parameter
+
+    def __init__(self, learning_rate: float, weight_decay: float):
+        self.learning_rate = positive("learning_rate", learning_rate)
+        self.weight_decay = not_negative("weight_decay", weight_decay)
+        self._memory: dict[str, list] = {}  # step, and what is kept
+        self._loaded = False
+
+    def step(self, layers: Iterable[Layer]) -> None:
+        """Change every parameter of the layers by its gradient, in place.
+
+        Raises RuntimeError if a gradient is not there, and ValueError if a gradient or what
+        is remembered does not fit its parameter. Then nothing has changed.
+        """
+        rate = not_negative("learning_rate", self.learning_rate)
+        found = self._find(layers)
+        if self._loaded:
+            self._compare(found.keys())
+        for key, (w, dw, decay) in found.items():
+            memory = self._memory.get(key)
+            if memory is None:
+                memory = [0, *(np.zeros(w.size, w.dtype) for _ in self._kept)]
+                self._memory[key] = memory
+            memory[0] += 1
+            self._change(w.ravel(), dw.ravel(), rate, decay, *memory)
+
+    def _find(self, layers: Iterable[Layer]) -> dict[str, tuple[Array, Array, float]]:
+        """Return "position.name" -> parameter, gradient and decay, which fit together."""
+        found = {}
+        leaves = dict.fromkeys(leaf for layer in layers for _, leaf in layer.leaves())
+        for position, layer in enumerate(leaves):
+            for name, w in layer.params.items():
+                key, dw = f"{position}.{name}", layer.grads.get(name)
+                if dw is None:
+                    raise RuntimeError(
+                        f"layer {position} ({type(layer).__name__}) has no gradient of "
+                        f"{name}: call backward before step"
+                    )
+                if dw.shape != w.shape or dw.dtype != w.dtype:
+                    raise ValueError(
+                        f"the gradient of {key} is {dw.shape} {dw.dtype}, but the "
+                        f"parameter is {w.shape} {w.dtype}"
+                    )
+                memory = self._memory.get(key)
+                if memory is None:
+                    if not w.flags.c_contiguous:
+                        raise ValueError(f"{key} must be in row-major order to be changed")
+                elif memory[1].size != w.size or memory[1].dtype != w.dtype:
+                    raise ValueError(
+                        f"the memory of {key} is {memory[1].size} numbers in "
+                        f"{memory[1].dtype}, but the parameter is {w.shape} {w.dtype}: "
+                        "make a new optimizer for another network"
+                    )
+                found[key] = w, dw, 0.0 if name in layer.undecayed else self.weight_decay
+        return found
+
+    def _change(
+        self, w: Array, dw: Array, rate: float, decay: float, step: int, *kept: Array
+    ) -> None:
+        """Change one parameter; all arrays are flat, and step is 1 at first."""
+        raise NotImplementedError
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return all that the next step depends on, besides weights and gradients.
+
+        The settings stand under names such as "SGD.momentum". What is remembered of a
+        parameter stands under its layer's position and its name: "0.weight.m", flat
+        arrays and no copies; and "0.weight.step", how many steps it has made. Everything
+        is a number, a tuple of numbers or an array: `np.asarray` of it can be saved.
+        """
+        kind, names = type(self).__name__, ("step", *self._kept)
+        state = {f"{kind}.{name}": getattr(self, name) for name in self._settings()}
+        for key, memory in self._memory.items():
+            state |= {f"{key}.{name}": a for name, a in zip(names, memory, strict=True)}
+        return state
+
+    def _settings(self) -> list[str]:
+        """Return the names of the constructor's arguments."""
+        return [name for name in vars(self) if not name.startswith("_")]
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Become the optimizer that gave this state, with copies of its arrays.
+
+        Raises ValueError, and changes nothing, for the state of another kind of optimizer.
+        That of another network is found out by the next step.
+        """
+        parts: dict[str, dict[str, Any]] = {}
+        for key, a in state.items():
+            owner, _, name = key.rpartition(".")
+            parts.setdefault(owner, {})[name] = np.array(a)
+        kind, names = type(self).__name__, ("step", *self._kept)
+        settings = parts.pop(kind, {})
+        known = all(part.keys() == set(names) for part in parts.values())
+        if not known or settings.keys() != set(self._settings()):
+            raise ValueError(
+                f"this is not the state of an optimizer {kind}: it has "
+                f"{sorted(state) or 'nothing'}"
+            )
+        for name, a in settings.items():
+            setattr(self, name, tuple(a.tolist()) if a.ndim else a.item())
+        self._memory = {
+            owner: [int(part["step"]), *(part[name] for name in self._kept)]
+            for owner, part in parts.items()
+        }
+        self._loaded = bool(self._memory)
+
+    def _compare(self, found: Set[str]) -> None:
+        """Raise ValueError unless the state that was loaded is of these parameters."""
+        lacks, extra = found - self._memory.keys(), self._memory.keys() - found
+        if lacks or extra:
+            raise ValueError(
+                "the state that was loaded is of another network: it lacks "
+                f"{sorted(lacks) or 'nothing'} and has {sorted(extra) or 'nothing'} besides"
+            )
+        self._loaded = False
+
+
+def positive(name: str, value: Any) -> float:
+    """Return the value as a float, or say in words that it must be positive.
+
+    >>> positive("eps", 0)
+    Traceback (most recent call last):
+    ValueError: eps must be positive, not 0
+    """
+    if not number(name, value) > 0:
+        raise ValueError(f"{name} must be positive, not {value}")
+    return float(value)
+
+
+def not_negative(name: str, value: Any) -> float:
+    """Return the value as a float, or say in words that it must not be negative.
+
+    >>> not_negative("momentum", 1)
+    1.0
+    """
+    if not number(name, value) >= 0:
+        raise ValueError(f"{name} must not be negative, it is {value}")
+    return float(value)
+
+
+def below_one(name: str, value: Any) -> float:
+    """Return the value as a float, or say in words that it must be in [0, 1).
+
+    >>> below_one("momentum", 0.9)
+    0.9
+    """
+    if not 0 <= number(name, value) < 1:
+        raise ValueError(f"{name} must be in [0, 1), not {value}")
+    return float(value)

@@ -1,0 +1,244 @@
+"""Regularization: what keeps weights small, besides the data.
+
+Equations
+
+    (1)  loss[o] = sum over k of l1 * |w[o,k]| + l2/2 * w[o,k]^2
+    (2)  dw[o,k] = dw[o,k] + l1 * sign(w[o,k]) + l2 * w[o,k]
+    (3)  w[o,k]  = w[o,k] * min(1, limit / |w[o]|),  |w[o]|^2 = sum over k of w[o,k]^2
+
+    The penalty, which joins the loss, is the sum of loss[o] over all outputs of all
+    layers; (2) adds its gradient to that of the data, before the optimizer's step. (3)
+    takes the place of a penalty, after the step. Biases and the scales of normalisation
+    are left out.
+
+Shapes
+
+    w, dw   (O, ...)   float; row o is what output o sees its inputs with
+    loss    (O,)       float
+
+Edges: |w| has no slope at 0, where sign(0) = 0 is taken. A row of zeros stays so.
+
+Lecture: lectures/08_deep_nets_that_train.ipynb.  Symbols: GLOSSARY.md.
+Source: L1: Tibshirani, J. R. Stat. Soc. B 58 (1996); L2: Krogh & Hertz, NIPS 1991;
+MaxNorm: Hinton et al., arXiv 1207.0580 (2012).
+"""
+
+from collections.abc import Iterable, Iterator
+from math import isfinite, sqrt
+from typing import Any
+
+import numpy as np
+
+from course.compiled import compiled
+from course.device import Array, fill, number
+from course.layers import ConvTranspose2d, LocallyConnected2d
+from course.layers.base import Layer
+
+
+@compiled
+def _loss_cpu(loss, w, l1, l2, first, past):
+    """Equation (1); a thread has rows of w."""
+    real = w.dtype.type
+    l1, half = real(l1), real(l2 / 2)
+    for o in range(first, past):
+        total = real(0)
+        for k in range(w.shape[1]):
+            total += l1 * abs(w[o, k]) + half * w[o, k] * w[o, k]
+        loss[o] = total
+
+
+@compiled
+def _dw_cpu(dw, w, l1, l2, first, past):
+    """Equation (2), in place; a thread has rows of dw."""
+    real = w.dtype.type
+    l1, l2, zero = real(l1), real(l2), real(0)
+    for o in range(first, past):
+        for k in range(w.shape[1]):
+            sign = real(w[o, k] > zero) - real(w[o, k] < zero)
+            dw[o, k] += l1 * sign + l2 * w[o, k]
+
+
+@compiled
+def _w_cpu(w, limit, first, past):
+    """Equation (3), in place; a thread has rows of w."""
+    real = w.dtype.type
+    limit = real(limit)
+    for o in range(first, past):
+        total = real(0)
+        for k in range(w.shape[1]):
+            total += w[o, k] * w[o, k]
+        norm = sqrt(total)
+        if norm > limit:
+            for k in range(w.shape[1]):
+                w[o, k] *= limit / norm
+
+
+class Regularizer:
+    """What `fit` asks of a regularization; layers may be containers.
+
+    One that a layer is under at several places counts once.
+    """
+
+    def penalty(self, layers: Iterable[Layer]) -> float:
+        """Return what joins the loss."""
+        return 0.0
+
+    def add_gradients(self, layers: Iterable[Layer]) -> None:
+        """Add the penalty's gradient to the gradients of the layers, in place."""
+
+    def project(self, layers: Iterable[Layer]) -> None:
+        """Bring weights back to where they are allowed to be, in place."""
+
+
+class _Penalty(Regularizer):
+    """A penalty on the size of each weight: equations (1) and (2)."""
+
+    def __init__(self, l1: float, l2: float):
+        self._strengths = l1, l2
+
+    def penalty(self, layers: Iterable[Layer]) -> float:
+        """Return what joins the loss."""
+        return sum(_total(w, *self._strengths) for _, _, w in _weights(layers))
+
+    def add_gradients(self, layers: Iterable[Layer]) -> None:
+        """Add the penalty's gradient to the gradients of the layers, in place.
+
+        Raises RuntimeError if they are not there.
+        """
+        for layer, name, w in _weights(layers):
+            dw = _rows(_gradient(layer, name))
+            fill(_dw_cpu, len(dw), dw, _rows(w), *self._strengths, steps=w.size)
+
+
+class L1(_Penalty):
+    """strength * |w|, summed over all weights: many of them become 0 or nearly so.
+
+    Raises ValueError for a negative strength.
+
+    >>> from course.layers import Linear
+    >>> layer = Linear(2, 1, rng=np.random.default_rng(0))
+    >>> layer.params["weight"][:] = [3, -4]
+    >>> L1(0.5).penalty([layer])
+    3.5
+    """
+
+    def __init__(self, strength: float):
+        self.strength = _size("strength", strength)
+        super().__init__(self.strength, 0.0)
+
+
+class L2(_Penalty):
+    """strength/2 * w^2, summed over all weights: with SGD, the same as its weight_decay.
+
+    Raises ValueError for a negative strength.
+
+    >>> from course.layers import Linear
+    >>> layer = Linear(2, 1, rng=np.random.default_rng(0))
+    >>> layer.params["weight"][:] = [3, -4]
+    >>> L2(0.5).penalty([layer])
+    6.25
+    """
+
+    def __init__(self, strength: float):
+        self.strength = _size("strength", strength)
+        super().__init__(0.0, self.strength)
+
+
+class MaxNorm(Regularizer):
+    """No output's weights are longer than the limit: equation (3).
+
+    The length is that of the vector of all weights through which an output sees its
+    inputs: a row of a Linear's weight, a filter of a convolution. So weights cannot grow
+    without end, however large the learning rate. Raises ValueError for a negative limit.
+
+    >>> from course.layers import Linear
+    >>> layer = Linear(2, 1, rng=np.random.default_rng(0), dtype=np.float64)
+    >>> layer.params["weight"][:] = [3, -4]
+    >>> MaxNorm(1).project([layer])
+    >>> layer.params["weight"]
+    array([[ 0.6, -0.8]])
+    """
+
+    def __init__(self, limit: float):
+        self.limit = _size("limit", limit)
+
+    def project(self, layers: Iterable[Layer]) -> None:
+        """Shorten what is longer than the limit, in place.
+
+        Raises TypeError for layers that keep the weights of an output apart.
+        """
+        weights = list(_weights(layers))
+        for layer, _, _ in weights:
+            if isinstance(layer, ConvTranspose2d | LocallyConnected2d):
+                raise TypeError(
+                    "MaxNorm needs a row of weights for each output, which "
+                    f"{type(layer).__name__} has not: give it the other layers"
+                )
+        for _, _, w in weights:
+            fill(_w_cpu, len(w), _rows(w), self.limit, steps=2 * w.size)
+
+
+def clip_norm(layers: Iterable[Layer], limit: float) -> float:
+    """Shorten the gradient of all layers together to the limit; return its norm before.
+
+    The norm is that of one vector of all gradients, biases too. If it is not finite,
+    nothing changes: the caller sees that training has diverged. As
+    torch.nn.utils.clip_grad_norm_. Raises ValueError for a negative limit, and
+    RuntimeError if a gradient is not there.
+
+    >>> from course.layers import Linear
+    >>> layer = Linear(2, 1, bias=False, rng=np.random.default_rng(0))
+    >>> layer.grads["weight"] = np.array([[3.0, -4.0]])
+    >>> clip_norm([layer], 1)
+    5.0
+    >>> layer.grads["weight"]
+    array([[ 0.6, -0.8]])
+    """
+    limit = _size("limit", limit)
+    grads = [_gradient(layer, name) for layer in _leaves(layers) for name in layer.params]
+    norm = sqrt(sum(_total(dw, 0.0, 2.0) for dw in grads))
+    if isfinite(norm) and norm > limit:
+        for dw in grads:
+            dw *= dw.dtype.type(limit / norm)
+    return norm
+
+
+def _leaves(layers: Iterable[Layer]) -> list[Layer]:
+    """Return the layers that hold no others, each once."""
+    return list(dict.fromkeys(leaf for layer in layers for _, leaf in layer.leaves()))
+
+
+def _weights(layers: Iterable[Layer]) -> Iterator[tuple[Layer, str, Array]]:
+    """Yield layer, name and array of every parameter but biases and the like."""
+    for layer in _leaves(layers):
+        for name, w in layer.params.items():
+            if name not in layer.undecayed:
+                yield layer, name, w
+
+
+def _gradient(layer: Layer, name: str) -> Array:
+    """Return a parameter's gradient, or say that backward has not run."""
+    if name not in layer.grads:
+        raise RuntimeError(
+            f"a {type(layer).__name__} has no gradient of {name}: call backward first"
+        )
+    return layer.grads[name]
+
+
+def _rows(w: Array) -> Array:
+    """Return the array with a row for each output, (O, ...) as (O, I)."""
+    return w.reshape(len(w), -1)
+
+
+def _total(w: Array, l1: float, l2: float) -> float:
+    """Return the sum of equation (1) over the outputs."""
+    loss = np.empty(len(w), w.dtype)
+    fill(_loss_cpu, len(w), loss, _rows(w), l1, l2, steps=2 * w.size)
+    return float(loss.sum(dtype=np.float64))
+
+
+def _size(name: str, value: Any) -> float:
+    """Return the value as a float, or say in words that it must not be negative."""
+    if number(name, value) < 0:
+        raise ValueError(f"{name} must not be negative, it is {value}")
+    return float(value)
