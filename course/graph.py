@@ -66,6 +66,7 @@ class Variable:
     value, grad : the array and, after backward, dLoss/dvalue; both may only be read
     operation : the name of what computed it, "" for a leaf
     edges : what that was given, one Edge for each argument
+    number : counts all Variables, in the order in which they were made
 
     >>> x, y, z = Variable(-2), Variable(5), Variable(-4)
     >>> f = (x + y) * z
@@ -87,6 +88,8 @@ class Variable:
     __neg__ = _operator("neg")
 
     def __init__(self, value: Any, *, requires_grad: bool | None = None, name: str = ""):
+        if isinstance(value, Variable):
+            raise TypeError("value is a Variable already; its value is the array")
         array = np.asarray(float(value) if isinstance(value, int) else value)
         whole = array.dtype.kind in "biu"
         if not whole:
@@ -254,8 +257,8 @@ def record(
 ) -> Variable:
     """Return the value that an operation computed from its inputs, as a Variable.
 
-    `back` returns, from dLoss/dvalue, the gradient of each input under its name. So any
-    function can stand in a graph:
+    `back` returns, from dLoss/dvalue, the gradient of each input under its name. Nobody
+    may write on the value afterwards. So any function can stand in a graph:
 
     >>> x = Variable(3.0)
     >>> y = record("square", x.value**2, {"x": x}, lambda dy: {"x": 2 * x.value * dy})

@@ -1,5 +1,6 @@
 """Networks made of layers: chains, sums and branches, their weights, and their files."""
 
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -223,11 +224,15 @@ class Container(Layer):
         self._take(read_state(path), path)
 
     def summary(self, input_shape: tuple[int, ...] | None = None) -> Summary:
-        """Return, and print in a script, a table of the layers for one image of this shape.
+        """Return the table of the layers for one image, and print it in a script.
 
         The shape has no batch, as (3, 32, 32); `course.summary` says what the columns mean.
+        A notebook shows the value of a cell, so there nothing is printed.
         """
-        return summary(self, input_shape)
+        table = summary(self, input_shape)
+        if not hasattr(sys, "ps1"):  # nobody shows what the line is worth
+            print(table)
+        return table
 
     def __repr__(self) -> str:
         """Return the layers, one a line, as PyTorch does."""

@@ -120,21 +120,28 @@ def layer(layer: Layer, *inputs: Any) -> Variable:
 
     Its parameters are leaves of the graph: backward puts their gradients into the `grads`
     of the layer, where an optimizer looks for them. A layer that is used several times
-    gets the sum over its uses. Raises what the layer raises.
+    gets the sum over its uses. Raises what the layer raises, and ValueError for a network
+    with one layer in two places, whose own backward knows the second only.
     """
-    kind = type(layer).__name__
+    kind, leaves = type(layer).__name__, dict(layer.leaves())
+    if len({id(leaf) for leaf in leaves.values()}) < len(leaves):
+        raise ValueError(f"{kind} has one layer in two places; give its layers one by one")
     names = ["x"] if len(inputs) == 1 else [f"x[{k}]" for k in range(len(inputs))]
     known = dict(zip(names, map(as_variable, inputs), strict=True))
     arrays = tuple(variable._array for variable in known.values())
     with named(kind):
         y = layer.forward(arrays if len(arrays) > 1 else arrays[0])
-    leaves = dict(layer.leaves())
-    for prefix, leaf in leaves.items():
-        for key, parameter in _parameters_of(leaf).items():
-            known[f"{prefix}.{key}".lstrip(".")] = parameter
+    parameters = {
+        f"{prefix}.{key}".lstrip("."): (leaf, key, array)
+        for prefix, leaf in leaves.items()
+        for key, array in leaf.params.items()
+    }
+    known |= {name: _parameter(*found) for name, found in parameters.items()}
     memory, first = _memory(layer), known[names[0]]
 
     def back(dy: Array) -> Gradients:
+        if any(leaf.params[key] is not array for leaf, key, array in parameters.values()):
+            raise RuntimeError(f"a parameter of {kind} was replaced after it was used")
         now = _memory(layer)
         _remember(memory)  # it may have run again since
         if len(names) > 1:
@@ -144,22 +151,18 @@ def layer(layer: Layer, *inputs: Any) -> Variable:
         else:
             gradients = {"x": layer.learn(dy)}
         _remember(now)
-        for prefix, leaf in leaves.items():
-            for key in leaf.params:
-                gradients[f"{prefix}.{key}".lstrip(".")] = leaf.grads[key]
-        return gradients
+        return gradients | {name: p[0].grads[p[1]] for name, p in parameters.items()}
 
     return record(kind, y, known, back)
 
 
-def _parameters_of(leaf: Layer) -> dict[str, Variable]:
-    """Return the layer's parameters as leaves of a graph, the same ones at every use."""
+def _parameter(leaf: Layer, key: str, array: Array) -> Variable:
+    """Return a layer's parameter as a leaf of the graph, the same one at every use."""
     known = _parameters.setdefault(leaf, {})
-    for key, array in leaf.params.items():
-        if key not in known or known[key][0] is not array:
-            known[key] = array, Variable(array, name=key)
-            known[key][1]._home = _into(ref(leaf), key)
-    return {key: known[key][1] for key in leaf.params}
+    if key not in known or known[key][0] is not array:
+        known[key] = array, Variable(array, name=key)
+        known[key][1]._home = _into(ref(leaf), key)
+    return known[key][1]
 
 
 def _into(home: ref[Layer], key: str) -> Callable[[Array], None]:

@@ -13,7 +13,8 @@ Equations
 
 Shapes
 
-    w, dw   (O, ...)   float; row o is what output o sees its inputs with
+    w, dw   (O, I)     float; row o is what output o sees its inputs with, in whatever
+                       order of axes the layer keeps it
     loss    (O,)       float
 
 Edges: |w| has no slope at 0, where sign(0) = 0 is taken. A row of zeros stays so.
@@ -24,7 +25,7 @@ MaxNorm: Hinton et al., arXiv 1207.0580 (2012).
 """
 
 from collections.abc import Iterable, Iterator
-from math import isfinite, sqrt
+from math import isfinite, prod, sqrt
 from typing import Any
 
 import numpy as np
@@ -163,19 +164,13 @@ class MaxNorm(Regularizer):
         self.limit = _size("limit", limit)
 
     def project(self, layers: Iterable[Layer]) -> None:
-        """Shorten what is longer than the limit, in place.
-
-        Raises TypeError for layers that keep the weights of an output apart.
-        """
-        weights = list(_weights(layers))
-        for layer, _, _ in weights:
-            if isinstance(layer, ConvTranspose2d | LocallyConnected2d):
-                raise TypeError(
-                    "MaxNorm needs a row of weights for each output, which "
-                    f"{type(layer).__name__} has not: give it the other layers"
-                )
-        for _, _, w in weights:
-            fill(_w_cpu, len(w), _rows(w), self.limit, steps=2 * w.size)
+        """Shorten what is longer than the limit, in place."""
+        for layer, _, w in _weights(layers):
+            view, axes = _outputs_first(layer, w)
+            rows = view.reshape(prod(view.shape[:axes]), -1)  # a copy where it has to be
+            fill(_w_cpu, len(rows), rows, self.limit, steps=2 * w.size)
+            if not np.may_share_memory(rows, w):
+                view[...] = rows.reshape(view.shape)
 
 
 def clip_norm(layers: Iterable[Layer], limit: float) -> float:
@@ -228,6 +223,15 @@ def _gradient(layer: Layer, name: str) -> Array:
 def _rows(w: Array) -> Array:
     """Return the array with a row for each output, (O, ...) as (O, I)."""
     return w.reshape(len(w), -1)
+
+
+def _outputs_first(layer: Layer, w: Array) -> tuple[Array, int]:
+    """Return a view of w whose first axes count outputs, and how many axes these are."""
+    if isinstance(layer, ConvTranspose2d):  # (C, F/G, KH, KW)
+        return w.reshape(layer.window["groups"], -1, *w.shape[1:]).swapaxes(1, 2), 2
+    if isinstance(layer, LocallyConnected2d):  # (F, C, KH, KW, HO, WO)
+        return w.transpose(0, 4, 5, 1, 2, 3), 3
+    return w, 1
 
 
 def _total(w: Array, l1: float, l2: float) -> float:

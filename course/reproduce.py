@@ -49,6 +49,15 @@ def run(chosen: argparse.Namespace) -> int:
         result, picture = reproduce(
             chosen.name, chosen.seed, chosen.epochs, beside=not chosen.alone
         )
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        print(
+            "course reproduce: PyTorch is not installed: add --alone, or install it: "
+            'pip install "torch==2.13.0"',
+            file=sys.stderr,
+        )
+        return 2
     except (DataNotFound, BadData, ValueError, FloatingPointError) as error:
         print(f"course reproduce: {error}", file=sys.stderr)
         return 2

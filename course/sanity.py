@@ -95,6 +95,7 @@ def overfit(
             copy, x, t, epochs=integer("steps", steps, 1), batch_size=len(x), loss=loss,
             optimizer=optimizer, seed=seed, after_step=learned, progress=False,
         )  # fmt: skip
+        result = evaluate(copy, x, t, loss)
     except FloatingPointError as error:
         trouble = "T" + str(error)[1:]
     losses = history.batch_loss
@@ -138,6 +139,10 @@ def _likely(
     for k, m in combinations(range(len(x)), 2):
         if np.array_equal(x[k], x[m]) and not np.array_equal(t[k], t[m]):
             return f"Two of the images are equal, and their targets are {t[k]} and {t[m]}"
+    tenth = -(-len(losses) // 10)
+    last = np.mean(losses[-tenth:])
+    if last > losses[0]:
+        return "The loss rises: try a learning rate ten times smaller"
     for (name, old), (_, new) in zip(before.leaves(), model.leaves(), strict=True):
         same = [key for key, a in old.params.items() if np.array_equal(a, new.params[key])]
         if same:
@@ -153,14 +158,10 @@ def _likely(
         return "The outputs are the same for all images: on the way, something lost them"
     if np.abs(x).max() > 20:
         return f"The images reach {np.abs(x).max():.3g}: bring them to about -1 to 1"
-    tenth = max(1, len(losses) // 10)
-    last, earlier = np.mean(losses[-tenth:]), np.mean(losses[-2 * tenth : -tenth])
-    if last > losses[0]:
-        return "The loss rises: try a learning rate ten times smaller"
-    if earlier - last > 0.03 * (losses[0] - last):
-        return "The loss still falls: try more steps, or a learning rate ten times larger"
     if len(x) > 1 and np.allclose(middle[0], (y[0] + y[1]) / 2, 1e-3, 1e-4):
         return "The network is one linear map: there is no activation between its layers"
+    if np.mean(losses[-2 * tenth : -tenth] or last) - last > 0.03 * (losses[0] - last):
+        return "The loss still falls: try more steps, or a learning rate ten times larger"
     return (
         "The loss stays where it is: the learning rate may be wrong by a factor of ten or "
         "more, dropout too strong, or a backward wrong (course.checks.check_layer finds "

@@ -27,7 +27,6 @@ Source: Araujo, Norris & Sim, "Computing receptive fields of convolutional neura
 Distill 2019.
 """
 
-import sys
 from collections.abc import Sequence
 from fractions import Fraction
 from math import prod
@@ -36,21 +35,15 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from course.layers import (
-    Conv1d,
-    Conv2d,
     ConvTranspose2d,
-    GlobalAvgPool2d,
-    GlobalMaxPool2d,
     GroupNorm,
     InstanceNorm2d,
     LayerNorm,
-    Linear,
     LocallyConnected2d,
     Upsample,
 )
 from course.layers.base import Layer
 
-WHOLE = Linear, GlobalAvgPool2d, GlobalMaxPool2d  # they see all, and leave one pixel
 PLANE = GroupNorm, InstanceNorm2d, LayerNorm  # they see all, and leave it as large
 COLUMNS = (
     "layer",
@@ -65,16 +58,20 @@ COLUMNS = (
 
 
 class Row(NamedTuple):
-    """A layer in the table; `receptive_field` and `jump` are None where nobody knows."""
+    """A layer in the table: `receptive_field` and `jump` are None where nobody knows.
+
+    Of several inputs `input_shape` is that of the first.
+    """
 
     name: str
     kind: str
+    input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     parameters: int
     multiply_adds: int
     memory: int
     receptive_field: tuple[int, ...] | None
-    jump: tuple[Fraction, ...] | None
+    jump: tuple[int | Fraction, ...] | None
 
 
 class Summary:
@@ -145,8 +142,7 @@ def summary(model: Any, input_shape: Sequence[int] | None = None) -> Summary:
     """Return the table of a network, for one image of this shape: (3, 32, 32), say.
 
     Without a shape that of `model.input_shape` is taken. The network is run once, as in
-    use, and left as it was. In a script the table is printed, too; a notebook shows it as
-    the value of a cell. Raises ValueError for a shape that the network cannot take.
+    use, and left as it was. Raises ValueError for a shape that the network cannot take.
     """
     shape = input_of(model, input_shape)
     params = {id(array): array for array in model.params.values()}
@@ -170,6 +166,7 @@ def summary(model: Any, input_shape: Sequence[int] | None = None) -> Summary:
             Row(
                 name,
                 type(layer).__name__,
+                inputs[0].shape[1:],
                 outputs[0].shape[1:],
                 sum(array.size for array in new),
                 _multiply_adds(layer, given, outputs[0]),
@@ -179,10 +176,7 @@ def summary(model: Any, input_shape: Sequence[int] | None = None) -> Summary:
             )
         )
     total = sum(array.size for array in params.values())
-    table = Summary(type(model).__name__, shape, rows, total)
-    if not hasattr(sys, "ps1"):  # nobody is shown what a line is worth
-        print(table)
-    return table
+    return Summary(type(model).__name__, shape, rows, total)
 
 
 def input_of(model: Any, input_shape: Sequence[int] | None) -> tuple[int, ...]:
@@ -203,15 +197,23 @@ def _same(y: np.ndarray, x: np.ndarray) -> bool:
 
 
 def _multiply_adds(layer: Layer, x: Any, y: np.ndarray) -> int:
-    """Return how many products the layer sums up."""
-    match layer:
-        case Conv2d() | Conv1d() | Linear():
-            return y.size * layer.params["weight"][0].size
-        case ConvTranspose2d():
-            return x.size * layer.params["weight"][0].size
-        case LocallyConnected2d():
-            return layer.params["weight"].size
-    return 0
+    """Return how many products the layer sums up: those with the weights of its windows."""
+    layer = getattr(layer, "layer", layer)  # of one that only prepares the input of another
+    weight = layer.params.get("weight")
+    if weight is None:
+        return 0
+    if weight.ndim == 2 and sorted(weight.shape) == sorted((x.shape[-1], y.shape[-1])):
+        return prod(y.shape[:-1]) * weight.size
+    if weight.ndim == 2 or not slides(layer):
+        return 0
+    if isinstance(layer, LocallyConnected2d):
+        return weight.size
+    return prod((x if isinstance(layer, ConvTranspose2d) else y).shape[2:]) * weight.size
+
+
+def slides(layer: Layer) -> bool:
+    """Say whether the layer slides a window over its input: a convolution, or a pool."""
+    return isinstance(getattr(layer, "window", None), dict)
 
 
 # --- what a layer sees ------------------------------------------------------------------
@@ -247,50 +249,69 @@ def _field(layer: Layer, x: Any, y: np.ndarray, fields: dict) -> _Field | None:
         return None
     taps, stride, plane = window
     return _Field(
-        tuple(r + (t - 1) * j for r, t, j in zip(size, taps, jump, strict=True)),
-        tuple(Fraction(s) * j for s, j in zip(stride, jump, strict=True)),
+        tuple(_plain(r + (t - 1) * j) for r, t, j in zip(size, taps, jump, strict=True)),
+        tuple(_plain(s * j) for s, j in zip(stride, jump, strict=True)),
         plane,
     )
+
+
+def _plain(value: int | Fraction) -> int | Fraction:
+    """Return a fraction as a whole number, if it is one."""
+    return int(value) if value == int(value) else value
 
 
 def _window(layer: Layer, x: Any, y: np.ndarray, plane: tuple) -> tuple | None:
     """Return how many inputs the layer's window covers along each axis, its stride, and
     how many pixels the output has; None if nobody knows.
     """
-    one = (1,) * len(plane)
-    if isinstance(layer, WHOLE):
-        return plane, one, one
+    layer = getattr(layer, "layer", layer)
+    one, after = (1,) * len(plane), y.shape[2:]
+    weight = layer.params.get("weight")
     if isinstance(layer, PLANE):
         return plane, one, plane
+    if y.ndim == 2:  # dense or laid flat
+        dense = y.size != x.size or (weight is not None and weight.ndim == 2)
+        return (plane, one, one) if dense else (one, one, plane)
+    if len(after) != len(plane):
+        return None
     if isinstance(layer, Upsample):
-        scale = [Fraction(out, size) for out, size in zip(y.shape[2:], plane, strict=True)]
-        taps = (1 + (layer.options["mode"] != "nearest"),) * len(plane)
-        return taps, [1 / s for s in scale], y.shape[2:]
-    window = getattr(layer, "window", vars(layer))
-    kernel = window.get("kernel_size")
-    if kernel is None and hasattr(layer, "window"):
-        kernel = layer.params["weight"].shape[2 : 2 + len(plane)]
-    elif kernel is None and "stride" in window:  # it takes every second pixel, say
-        kernel = 1
-    if kernel is not None:
-        kernel = _each(kernel, plane)
-        stride = _each(window.get("stride", kernel), plane)
-        dilation = _each(window.get("dilation", 1), plane)
+        scale = [Fraction(size, out) for out, size in zip(after, plane, strict=True)]
+        return _each(1 + (layer.options["mode"] != "nearest"), plane), scale, after
+    window = _settings(layer, weight, len(plane))
+    if window is not None:
+        kernel, stride, dilation = (_each(value, plane) for value in window)
         taps = [d * (k - 1) + 1 for k, d in zip(kernel, dilation, strict=True)]
         if isinstance(layer, ConvTranspose2d):  # its stride is one of the output
             taps = [(t - 1) // s + 1 for t, s in zip(taps, stride, strict=True)]
             stride = [Fraction(1, s) for s in stride]
-        return taps, stride, y.shape[2:]
-    if y.ndim == 2 or y.shape[2:] == plane:  # laid flat, or each pixel alone
+        return taps, stride, after
+    if after == plane:  # each pixel alone
         return one, one, plane
+    if prod(after) == 1:  # one pixel of all
+        return plane, one, one
     if prod(plane) == 1:  # all that is unfolded here saw the same
-        return one, (0,) * len(plane), y.shape[2:]
+        return one, (0,) * len(plane), after
     return None
 
 
+def _settings(layer: Layer, weight: Any, axes: int) -> tuple | None:
+    """Return kernel size, stride and dilation of a layer that has a window."""
+    window = layer.window if slides(layer) else vars(layer)
+    kernel = window.get("kernel_size")
+    if kernel is None and slides(layer):
+        kernel = weight.shape[2 : 2 + axes]
+    elif kernel is None and "stride" in window:  # it takes every second pixel, say
+        kernel = 1
+    if kernel is None:
+        return None
+    return kernel, window.get("stride", kernel), window.get("dilation", 1)
+
+
 def _each(value: Any, plane: tuple) -> tuple:
-    """Return the value for each axis."""
-    return tuple(value) if isinstance(value, Sequence) else (value,) * len(plane)
+    """Return the value for each axis; an image of one row stands for a signal."""
+    if isinstance(value, Sequence):
+        return tuple(value)[-len(plane) :]
+    return (value,) * len(plane)
 
 
 # --- words ------------------------------------------------------------------------------

@@ -178,12 +178,12 @@ def fit(
         raise ValueError("patience and restore_best need images: validation=(x, t)")
     if checkpoint is None and checkpoint_every is not None:
         raise ValueError("checkpoint_every needs a file: checkpoint='run.safetensors'")
-    for name, value, least in (
-        *(("epochs", epochs, 1), ("batch_size", batch_size, 1), ("seed", seed, 0)),
-        *(("patience", patience, 1), ("checkpoint_every", checkpoint_every, 1)),
-    ):
+    integer("epochs", epochs, 1)
+    integer("batch_size", batch_size, 1)
+    integer("seed", seed, 0)
+    for name, value in (("patience", patience), ("checkpoint_every", checkpoint_every)):
         if value is not None:
-            integer(name, value, least)
+            integer(name, value, 1)
     if not model.training:
         model.train()
     per_epoch = -(-len(x) // batch_size)  # the last batch may be smaller
@@ -191,7 +191,8 @@ def fit(
     run = _Run(model, optimizer, loss, augment, tuple(regularization), x, t, seed)
     if checkpoint is not None:
         settings = {"seed": seed, "batch_size": batch_size, "optimizer": optimizer}
-        settings |= {"loss": loss, "augment": augment, "regularization": regularization}
+        settings |= {"loss": loss, "augment": augment}
+        settings |= {"regularization": run.regularization}
         settings |= {"patience": patience, "restore_best": restore_best, "schedule": None}
         if schedule is not None:  # a step's learning rate depends on how many there are
             settings |= {"schedule": [schedule(k / 8) for k in range(8)], "epochs": epochs}
@@ -220,9 +221,7 @@ def fit(
                     if len(history.batch_loss) % (checkpoint_every or steps) == 0:
                         run.save()
                 else:
-                    result = (
-                        None if validation is None else evaluate(model, *validation, loss)
-                    )
+                    result = validation and evaluate(model, *validation, loss)
                     run.end_epoch(result, per_epoch, patience, restore_best)
                     bar.set_postfix(_told(history))
                     if after_epoch is not None and after_epoch(history):
@@ -401,7 +400,9 @@ class _Run:
                 if bad.any():
                     return f"{name} NaN or infinity in image {images[bad.argmax()]}; {help}"
             if name := _not_finite(self.model.params):
-                return f"{name} was not finite before this batch; start from other weights"
+                if self.history.batch_loss:
+                    return f"the step before left {name} not finite. {self._slower()}"
+                return f"{name} is not finite from the start; begin with other weights"
             for name, layer, seen, y in self.model.trace(x):
                 if not np.isfinite(y).all():
                     several = seen if isinstance(seen, list | tuple) else [seen]

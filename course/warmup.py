@@ -21,7 +21,7 @@ from numba import config
 
 import course.compiled
 import course.layers as L
-from course import losses, optimizers
+from course import losses, optimizers, regularization
 from course.compiled import FOLDER, Cache, user_cache
 from course.training import evaluate
 from course.vision import filters
@@ -79,6 +79,16 @@ def optimizer(kind: type, **keywords: Any) -> Callable:
     return run
 
 
+def regularizers(dtype: Any) -> None:
+    """Run the penalties, the largest norm and the clipping."""
+    one = L.Linear(3, 2, rng=np.random.default_rng(0), dtype=dtype)
+    one.backward(one.forward(numbers(4, 3, dtype=dtype)))
+    regularization.L2(0.1).penalty([one])
+    regularization.L2(0.1).add_gradients([one])
+    regularization.MaxNorm(0.1).project([one])
+    regularization.clip_norm([one], 0.1)
+
+
 def training(dtype: Any) -> None:
     """Run a step of LeNet-5 that is large enough for all threads, and evaluate it."""
     x, t = numbers(64, 1, 28, 28, dtype=dtype), np.arange(64) % 10
@@ -90,12 +100,16 @@ def training(dtype: Any) -> None:
 
 
 def images(dtype: Any) -> None:
-    """Run the classical filters, and draw a glyph."""
+    """Run the classical filters, draw a glyph and shapes, and augment these."""
+    from course.data import load
     from course.data.glyphs import TEST_FONTS, draw
+    from course.vision.augmentation import Augment, Color, Flip
 
     filters.corr2d(numbers(5, 5, dtype=dtype), numbers(3, 3, dtype=dtype))
     filters.convolve2d(numbers(5, 5, dtype=dtype), numbers(3, 3, dtype=dtype))
     draw(TEST_FONTS[:1], 1, [0])
+    x = load("shapes", train=1, test=1).x_train.astype(dtype)
+    Augment(Flip(), Color(0.1))(x, np.random.default_rng(0))
 
 
 LABELS = np.arange(4) % 3
@@ -151,7 +165,11 @@ WORKS: dict[str, tuple[Callable, ...]] = {
     "binary cross-entropy": (loss(losses.binary_cross_entropy_with_logits, SHARES),),
     "optimizers": (
         optimizer(optimizers.SGD, learning_rate=0.1, momentum=0.9),
+        optimizer(optimizers.Adagrad),
+        optimizer(optimizers.RMSprop),
+        optimizer(optimizers.Adadelta),
         optimizer(optimizers.Adam),
+        regularizers,
     ),
     "no loops": (
         layer(L.Concat, x=(IMAGES, IMAGES)),

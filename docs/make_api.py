@@ -25,7 +25,7 @@ GROUPS = {  # heading, and the modules or packages under it
     "Losses": ["losses"],
     "Optimizers": ["optimizers"],
     "Models": ["model", "zoo"],
-    "Training": ["training", "checks"],
+    "Training": ["training", "sanity", "checks"],
     "Data": ["data"],
     "Images": ["vision"],
     "Information": ["information"],

@@ -2,6 +2,7 @@
 
 course bench conv       convolutions, forward and backward
 course bench steps      training steps of whole networks
+course bench zoo        the named architectures, one image forward
 course bench layers     one layer at a time, losses, Adam
 course bench gemm       matrix products
 course bench rungs      from the loop nest to the engine, on one shape
@@ -20,7 +21,7 @@ from typing import Any
 
 from course.bench.rounds import Clock, cores, set_all_threads, steady_memory
 
-WHAT = "conv", "steps", "layers", "gemm", "rungs", "roof", "memory", "start"
+WHAT = "conv", "steps", "zoo", "layers", "gemm", "rungs", "roof", "memory", "start"
 
 
 def add_parsers(subparsers: Any) -> None:
@@ -69,7 +70,7 @@ def run(chosen: argparse.Namespace) -> int:
 
 def rows(chosen: argparse.Namespace) -> Iterator[Any]:
     """Yield what was asked for, measured."""
-    from course.bench import conv, fresh, gemm, layers, roof, steps
+    from course.bench import conv, fresh, gemm, layers, roof, steps, zoo
     from course.bench.cases import measured
 
     suites = {
@@ -78,6 +79,7 @@ def rows(chosen: argparse.Namespace) -> Iterator[Any]:
         "gemm": gemm.products,
         "layers": layers.layers,
         "steps": lambda: steps.steps(chosen.compile),
+        "zoo": zoo.networks,
     }
     rounds, clock = chosen.rounds, Clock(chosen.block, tries=10)
     if chosen.quick:

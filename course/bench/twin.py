@@ -110,6 +110,8 @@ TABLE: dict[type[Layer], Callable[[Any, Any], Any]] = {
     L.BatchNorm2d: _batch_norm,
     L.MaxPool2d: lambda nn, a: nn.MaxPool2d(**a.window, ceil_mode=a.ceil_mode),
     L.GlobalAvgPool2d: lambda nn, a: nn.AdaptiveAvgPool2d(1),
+    L.LocalResponseNorm: lambda nn, a: nn.LocalResponseNorm(a.size, a.alpha, a.beta, a.k),
+    L.Dropout: lambda nn, a: nn.Dropout(a.p),
     L.Flatten: lambda nn, a: nn.Flatten(),
     L.ReLU: lambda nn, a: nn.ReLU(),
     L.Tanh: lambda nn, a: nn.Tanh(),

@@ -37,7 +37,7 @@ from course.shapes import integer
 CLASSES = "circle", "square", "triangle", "star", "cross", "ring", "crescent", "arrow"
 OUTLINE = 120  # corners of a shape
 RADIUS = 0.32  # of an image's side: how far a shape reaches from its middle
-PIECES = 14  # of clutter
+PIECES = 16  # of clutter
 CHALLENGES = {  # name -> how many random numbers an image has for it
     "viewpoint": 5,
     "scale": 1,
@@ -110,39 +110,44 @@ def draw(count: int, seed: list[int], size: int, strengths: dict[str, float]) ->
     u = shares(seed, (N, sum(CHALLENGES.values())))
     ends = np.cumsum(list(CHALLENGES.values()))[:-1]
     u = dict(zip(CHALLENGES, np.split(u, ends, axis=1), strict=True))
+    colours, opaque = _colours(u, strengths)
+    lights = _lights(u["illumination"], strengths["illumination"], size)
+    images = np.empty((N, 3, size, size), np.uint8)
+    points, work = on_grid((_points(u, strengths) + 0.5) * size), 8 * images.size
+    fill(_paint, N, images, points, STARTS, colours, opaque, *lights, steps=work)
+    return images
+
+
+def _points(u: dict[str, np.ndarray], strengths: dict[str, float]) -> np.ndarray:
+    """Return all corners of each image, (N, corners, 2), from the middle of one 1 wide."""
     # v is from minus the strength to the strength: 0 where a challenge is off
     v = {name: strength * (2 * u[name] - 1) for name, strength in strengths.items()}
-
-    points = np.empty((N, BAR + 4, 2))  # of an image 1 wide, from its middle
+    N = len(u["clutter"])
+    points = np.empty((N, BAR + 4, 2))
     points[:, : BAR - OUTLINE] = _pieces(u["clutter"])
     for label, name in enumerate(CLASSES):
         mine = slice(label, N, len(CLASSES))
-        outline = _outline(name, v["intra_class"][mine])
-        outline = _viewed(
-            _bent(outline, v["deformation"][mine]),
-            u["viewpoint"][mine],
-            strengths["viewpoint"],
-        )
+        outline = _bent(_outline(name, v["intra_class"][mine]), v["deformation"][mine])
+        outline = _viewed(outline, u["viewpoint"][mine], v["viewpoint"][mine])
         points[mine, BAR - OUTLINE : BAR] = outline
     points[:, BAR:] = _bar(u["occlusion"], strengths["occlusion"])
     points[:, BAR - OUTLINE :] *= RADIUS * _factor(v["scale"])[:, None]
     points[:, BAR - OUTLINE :] += v["viewpoint"][:, None, 3:] / 8
+    return points
 
-    colours = np.empty((N, PIECES + 2, 3), np.int64)
-    colours[:, :PIECES] = 20 + 170 * u["clutter"].reshape(N, PIECES, -1)[..., -3:]
+
+def _colours(
+    u: dict[str, np.ndarray], strengths: dict[str, float]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return red, green, blue of each polygon, (N, polygons, 3), and how opaque it is."""
+    colours = np.empty((len(u["clutter"]), PIECES + 2, 3))
+    colours[:, :PIECES] = 20 + 225 * u["clutter"].reshape(-1, PIECES, 13)[..., 10:]
     other = 110 + 145 * u["intra_class"][:, 3:]
     colours[:, PIECES] = LIGHT + strengths["intra_class"] * (other - LIGHT)
     colours[:, PIECES + 1] = 30 + 150 * u["occlusion"][:, 3:]
     opaque = np.full(PIECES + 2, OPAQUE)
-    opaque[:PIECES] = int(OPAQUE * strengths["clutter"])
-    opaque[-1] = OPAQUE * (strengths["occlusion"] > 0)
-
-    images = np.empty((N, 3, size, size), np.uint8)
-    points = on_grid((points + 0.5) * size)
-    lights = _lights(u["illumination"], strengths["illumination"], size)
-    work = 8 * images.size
-    fill(_paint, N, images, points, STARTS, colours, opaque, *lights, steps=work)
-    return images
+    opaque[:PIECES] = round(OPAQUE * strengths["clutter"])
+    return np.rint(colours).astype(np.int64), opaque
 
 
 @compiled
@@ -261,11 +266,11 @@ def _bent(points: np.ndarray, v: np.ndarray) -> np.ndarray:
     return np.stack([cosine * x - sine * y, sine * x + cosine * y], -1)
 
 
-def _viewed(points: np.ndarray, u: np.ndarray, strength: float) -> np.ndarray:
+def _viewed(points: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:
     """Return the points tilted about an axis, seen from 3 away, and turned."""
-    v = strength * (2 * u.T[:, :, None] - 1)
+    v = v.T[:, :, None]
     x, y = points[..., 0], points[..., 1]
-    away = _turn(2 * u.T[0, :, None] - 1)
+    away = _turn(2 * u[:, :1] - 1)
     cosine, sine = _turn(v[1] / 3**0.5)
     across = x * away[0] + y * away[1]  # of the axis: this far it goes into the image
     nearer = 1 / (1 + across * sine / 3)
@@ -277,24 +282,22 @@ def _viewed(points: np.ndarray, u: np.ndarray, strength: float) -> np.ndarray:
 
 def _factor(v: np.ndarray) -> np.ndarray:
     """Return how many times as large a shape is: 0.4 for v = -1, 1 for 0, 1.4 for 1."""
-    return np.where(v < 0, 1 / (1 - 1.5 * v), 1 + 0.4 * v)
+    return 1 / (1 - 1.5 * np.minimum(v, 0)) + 0.4 * np.maximum(v, 0)
 
 
 def _bar(u: np.ndarray, strength: float) -> np.ndarray:
     """Return the corners of a bar over the shape, (N, 4, 2); the strength is its width."""
     u = u.T[:, :, None]
     cosine, sine = _turn(2 * u[0] - 1)
-    along = np.array([-3, 3, 3, -3])
-    across = 0.3 * (2 * u[1] - 1) + strength * (0.25 + 0.13 * u[2]) * np.array(
-        [-1, -1, 1, 1]
-    )
+    along, sides = np.array([-3, 3, 3, -3]), np.array([-1, -1, 1, 1])
+    across = 0.3 * (2 * u[1] - 1) + strength * (0.25 + 0.13 * u[2]) * sides
     return np.stack([cosine * along - sine * across, sine * along + cosine * across], -1)
 
 
 def _pieces(u: np.ndarray) -> np.ndarray:
     """Return the corners of the clutter, (N, 4 * PIECES, 2), each piece somewhere."""
     u = u.reshape(len(u), PIECES, 13)
-    corners = (u[..., 2:10] - 0.5).reshape(len(u), PIECES, 4, 2) / 2
+    corners = (u[..., 2:10] - 0.5).reshape(len(u), PIECES, 4, 2) * 0.7
     return (u[..., None, :2] - 0.5 + corners).reshape(len(u), -1, 2)
 
 
@@ -306,10 +309,10 @@ def _lights(u: np.ndarray, strength: float, size: int) -> tuple[np.ndarray, np.n
     """
     whole = 1 - strength * 0.4 * u[:, 0]
     down, across = _turn(2 * u[:, 1] - 1)
-    side = np.where(u[:, 2] < 0.5, -1, 1)
-    fade = whole * strength * side * (0.35 + 0.7 * np.abs(u[:, 2] - 0.5)) * 2 / size
+    fade = 0.7 * (u[:, 2] - 0.5) + np.where(u[:, 2] < 0.5, -0.35, 0.35)
+    fade *= whole * strength * 2 / size
     middle = (size - 1) / 2
     first = whole - fade * (down + across) * middle
     light = np.rint(FULL_LIGHT * np.stack([first, fade * down, fade * across], 1))
-    tint = 256 - 112 * strength * u[:, 3:]
+    tint = np.rint(256 - 112 * strength * u[:, 3:])
     return light.astype(np.int64), tint.astype(np.int64)

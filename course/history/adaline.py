@@ -3,25 +3,24 @@
 Equations
 
     (1)  s[n,o] = b[o] + sum over k of w[o,k] * x[n,k]
-    (2)  y[n,o] = 1 if s[n,o] > 0, and -1 otherwise
-    (3)  w[o,k] = w[o,k] + alpha * mean over n of (t[n,o] - s[n,o]) * x[n,k]
-    (4)  b[o]   = b[o]   + alpha * mean over n of (t[n,o] - s[n,o])
-    (5)  bound  = 2 / (largest eigenvalue of the mean over n of (x[n], 1) (x[n], 1)')
+    (2)  w[o,k] = w[o,k] + alpha * mean over n of (t[n,o] - s[n,o]) * x[n,k]
+    (3)  b[o]   = b[o]   + alpha * mean over n of (t[n,o] - s[n,o])
+    (4)  bound  = 2 / (largest eigenvalue of the mean over n of (x[n], 1) (x[n], 1)')
 
     the means are over one batch after the other. A batch of 1 is the rule of Widrow and
     Hoff, least mean squares (LMS); all samples in one batch is steepest descent. alpha
-    is the learning rate.
+    is the learning rate. The answer to a choice of two is the sign of s.
 
 Shapes
 
     x       (N, I)   float
     t       (N, O)   float; what the sums should be: 1 or -1 for a choice of two
-    s, y    (N, O)   float
+    s       (N, O)   float
     w       (O, I)   float
     b       (O,)     float
 
 Edges: weights start at 0. In one batch, learning ends at the least-squares solution if
-alpha is below (5), and diverges above it. In batches of 1 the weights keep moving about
+alpha is below (4), and diverges above it. In batches of 1 the weights keep moving about
 that solution, the less the smaller alpha is.
 
 Where the perceptron asks whether the answer is right, Adaline asks how far the sum is
@@ -30,7 +29,7 @@ lowest point.
 
 Lecture: lectures/04_history.ipynb.  Symbols: GLOSSARY.md.
 Source: Widrow & Hoff, "Adaptive switching circuits", IRE WESCON Convention Record 4
-(1960); (5) as in Widrow & Stearns, "Adaptive Signal Processing" (1985), chapter 4, where
+(1960); (4) as in Widrow & Stearns, "Adaptive Signal Processing" (1985), chapter 4, where
 the rate is 2*mu.
 """
 
@@ -46,7 +45,7 @@ from course.shapes import integer
 
 @compiled
 def _w_cpu(w, b, loss, x, t, order, alpha, size, first, past):
-    """Equations (1), (3) and (4), and the squared errors on the way.
+    """Equations (1) to (3), and the squared errors on the way.
 
     A thread has units o.
     """
@@ -82,6 +81,7 @@ class Adaline:
     >>> unit = Adaline(1, learning_rate=0.5, dtype=np.float64)
     >>> loss = unit.fit(x, t, epochs=200, batch_size=3)
     >>> unit.weight.round(6), unit.bias.round(6)
+    (array([[1.]]), array([-0.666667]))
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Adaline:
         return linear_forward(x, self.weight, self.bias)
 
     def __call__(self, x: Array) -> Array:
-        """Return the answers of equation (2), (N, O), as 1 and -1."""
+        """Return the answers, (N, O), as 1 and -1."""
         return np.where(self.scores(x) > 0, 1, -1).astype(x.dtype)
 
     def learn(
@@ -154,7 +154,7 @@ class Adaline:
 
 
 def largest_rate(x: Array) -> float:
-    """Return equation (5): with all samples in one batch, a larger rate diverges.
+    """Return equation (4): with all samples in one batch, a larger rate diverges.
 
     Raises ValueError unless x is (N, I) with at least one sample.
 

@@ -87,6 +87,7 @@ class Madaline:
     >>> model = Madaline(2, 3, rng=rng)
     >>> mistakes = model.fit(x, t, epochs=100, rng=rng)
     >>> int(mistakes[-1]), model(x)
+    (0, array([-1.,  1.,  1., -1.], dtype=float32))
     """
 
     def __init__(

@@ -5,11 +5,11 @@ Equations
     (1)  y[n,o] = 1 if b[o] + sum over k of w[o,k] * x[n,k] > 0, and 0 otherwise
     (2)  w[o,k] = w[o,k] + alpha * (t[n,o] - y[n,o]) * x[n,k]
     (3)  b[o]   = b[o]   + alpha * (t[n,o] - y[n,o])
-    (4)  gamma  = max over |w|^2 + b^2 = 1 of min over n of +-(b + sum over k of w[k] * x[n,k])
+    (4)  gamma  = max over w,b of min over n of +-(b + sum over k of w[k] * x[n,k])
     (5)  bound  = max over n of (|x[n]|^2 + 1) / gamma^2
 
-    one sample n after the other, alpha the learning rate; the sign in (4) is + where the
-    unit should fire. Each unit learns alone.
+    one sample n after the other, alpha the learning rate. Each unit learns alone. In (4)
+    the sign is + where the unit should fire, and |w|^2 + b^2 = 1.
 
 Shapes
 
@@ -72,8 +72,11 @@ class Perceptron:
     >>> x = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], np.float32)
     >>> unit, either = Perceptron(2), np.array([[0.0], [1.0], [1.0], [1.0]], np.float32)
     >>> unit.fit(x, either, epochs=10).ravel()
-    >>> unit(x).ravel(), unit.weight, unit.bias
-    (array([0., 1., 1., 1.], dtype=float32), array([[1., 1.]], dtype=float32), array([0.], dtype=float32))
+    array([1, 2, 1, 0])
+    >>> unit.weight, unit.bias
+    (array([[1., 1.]], dtype=float32), array([0.], dtype=float32))
+    >>> unit(x).ravel()
+    array([0., 1., 1., 1.], dtype=float32)
     """
 
     def __init__(
@@ -138,8 +141,8 @@ def margin(x: Array, t: Array) -> float:
     It is 0 if no line parts the samples. Raises ValueError for shapes that do not fit.
 
     >>> x = np.array([[-3.0], [1.0]])
-    >>> margin(x, np.array([0, 1])).round(6)
-    >>> margin(x, np.array([1, 1])).round(6)
+    >>> round(margin(x, np.array([0, 1])) ** 2, 6)
+    2.0
     """
     from scipy.optimize import nnls
 
@@ -162,7 +165,8 @@ def mistake_bound(x: Array, t: Array) -> float:
 
     It is infinite if no line parts the samples. Raises ValueError as `margin` does.
 
-    >>> mistake_bound(np.array([[-3.0], [1.0]]), np.array([1, 1]))
+    >>> round(mistake_bound(np.array([[-3.0], [1.0]]), np.array([0, 1])), 6)
+    5.0
     """
     gamma = margin(x, t)
     return (
@@ -181,6 +185,7 @@ def cycle(x: Array, t: Array, epochs: int = 1000) -> tuple[int, int] | None:
 
     >>> x = np.array([[0.0, 0.0], [0.0, 1.0], [1.0, 0.0], [1.0, 1.0]], np.float32)
     >>> cycle(x, np.array([[0.0], [1.0], [1.0], [0.0]], np.float32))
+    (2, 3)
     """
     model, seen = Perceptron(x.shape[1], t.shape[1], dtype=x.dtype), {}
     for epoch in range(epochs):

@@ -80,6 +80,9 @@ class Network(Container):
         self.shared, self.keys, self.constants = dict(shared), dict(keys), dict(constants)
         self.proto = proto
         self._runs = _chained(self.steps, self.outputs)
+        shapes = [value.shape for value in self.inputs]
+        if len(shapes) == 1 and shapes[0] is not None and None not in shapes[0][1:]:
+            self.input_shape = tuple(shapes[0][1:])
 
     def _named(self, what: str) -> dict[str, Array]:
         named = super()._named(what)

@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from course.device import Array
+from course.device import FLOATS, Array
 from course.layers import (
     ELU,
     AvgPool2d,
@@ -127,7 +127,7 @@ class Node:
     def owns(self, *places: int) -> bool:
         """Say whether each of these inputs is the node's own array, or left out."""
         return all(
-            not self.has(k) or (k in self.own and self.constants[k].dtype.kind == "f")
+            not self.has(k) or (k in self.own and self.constants[k].dtype in FLOATS)
             for k in places
         )
 
@@ -174,11 +174,11 @@ class Op(Layer):
         rest = iter(given)
         arrays = [held[k] if k in held else next(rest) for k in range(count)]
         y = self.compute(*arrays)
-        self.count = count
+        self.arity = count
         return y
 
     def backward(self, dy: Any) -> Any:
-        count = self.remembered("count")
+        count = self.remembered("arity")
         gradients = [*self.gradients(dy)]
         gradients += [None] * (count - len(gradients))
         for place, key in self.learned.items():
@@ -203,6 +203,13 @@ def _first(dy: tuple[Array | None, ...], op: Op) -> Array:
             f"{type(op).__name__} has no gradient but that of its first output"
         )
     return first
+
+
+def _axis(axis: int, ndim: int, past: int = 0) -> int:
+    """Return the axis counted from the first; `past` more of them are allowed."""
+    if not -ndim <= axis < ndim + past:
+        raise ValueError(f"axis is {axis}, but x has {ndim} axes")
+    return axis + ndim if axis < 0 else axis
 
 
 def _shrunk(dy: Array, shape: tuple[int, ...]) -> Array:
@@ -757,7 +764,7 @@ class LayerNormalization(Op):
         self.axis, self.eps, self.outputs = axis, eps, outputs
 
     def compute(self, x: Array, w: Array, b: Array | None = None) -> Any:
-        axis = self.axis % x.ndim
+        axis = _axis(self.axis, x.ndim)
         self.shapes = w.shape, None if b is None else b.shape
         full = np.broadcast_to(w, x.shape[axis:])
         bias = None if b is None else np.broadcast_to(b, x.shape[axis:])
@@ -864,14 +871,12 @@ class Rowwise(Op):
         self.layer, self.axis = layer, axis
 
     def compute(self, x: Array) -> Array:
-        self.shape = x.shape
-        axis = self.axis % x.ndim if self.axis < 0 else self.axis
-        return self.layer.forward(x.reshape(prod(x.shape[:axis]), -1)).reshape(x.shape)
+        axis = _axis(self.axis, x.ndim)
+        self.rows = prod(x.shape[:axis]), prod(x.shape[axis:])
+        return self.layer.forward(x.reshape(self.rows)).reshape(x.shape)
 
     def gradients(self, dy: Array) -> list[Array]:
-        axis = self.axis % dy.ndim if self.axis < 0 else self.axis
-        rows = dy.reshape(prod(dy.shape[:axis]), -1)
-        return [self.layer.backward(rows).reshape(self.shape)]
+        return [self.layer.backward(dy.reshape(self.rows)).reshape(dy.shape)]
 
 
 def softmax(kind: type[Layer], node: Node) -> Layer:
@@ -1011,8 +1016,7 @@ class FlattenFrom(Op):
         self.axis = axis
 
     def compute(self, x: Array) -> Array:
-        axis = self.axis % x.ndim if self.axis < 0 else self.axis
-        self.shape = x.shape
+        axis, self.shape = _axis(self.axis, x.ndim, 1), x.shape
         return x.reshape(prod(x.shape[:axis]), prod(x.shape[axis:]))
 
     def gradients(self, dy: Array) -> list[Array]:
@@ -1048,8 +1052,9 @@ class ConcatFrom(Op):
         self.axis = axis
 
     def compute(self, *x: Array) -> Array:
+        y = np.concatenate(x, self.axis)
         self.sizes = [a.shape[self.axis] for a in x]
-        return np.concatenate(x, self.axis)
+        return y
 
     def gradients(self, dy: Array) -> Sequence[Array]:
         return np.split(dy, np.cumsum(self.sizes[:-1]), self.axis)
@@ -1064,7 +1069,7 @@ class PadNode(Op):
 
     def compute(self, x: Array, sides: Any = None, value: Any = None, axes: Any = None):
         sides = self.sides if sides is None else np.ravel(sides).tolist()
-        axes = range(x.ndim) if axes is None else [a % x.ndim for a in np.ravel(axes)]
+        axes = range(x.ndim) if axes is None else [_axis(a, x.ndim) for a in np.ravel(axes)]
         if len(sides) != 2 * len(axes):
             raise ValueError(
                 f"x has shape {x.shape}; pads={sides} must be two for each axis"
@@ -1133,7 +1138,7 @@ class ReduceMean(Op):
         axes = self.axes if axes is None else np.ravel(axes).tolist()
         if not axes:
             axes = () if self.noop else range(x.ndim)
-        axes = tuple(axis % x.ndim for axis in axes)
+        axes = tuple(_axis(axis, x.ndim) for axis in axes)
         self.shape, self.over = x.shape, axes
         return x.mean(axis=axes, keepdims=self.keepdims) if axes else x
 

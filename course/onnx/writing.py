@@ -98,11 +98,17 @@ class _Writer:
         self.onnx, self.root = onnx, model
         self.nodes: list[Any] = []
         self.arrays: dict[str, Array] = {}
-        self.taken = {name for name, _ in model.leaves()}
+        self.leaves = {name for name, _ in model.leaves()}
+        self.taken: set[str] = set()
         self.channels: int | None = None  # of the value that was made last
         self.axes = 0  # likewise
-        floats = [a.dtype for _, leaf in model.leaves() for a in leaf.params.values()]
-        self.dtype = floats[0] if floats else np.dtype(np.float32)
+        arrays = [
+            array
+            for _, leaf in model.leaves()
+            for array in (leaf.params | leaf.buffers).values()
+            if array.dtype.kind == "f"
+        ]
+        self.dtype = arrays[0].dtype if arrays else np.dtype(np.float32)
 
     def model(self, input_shape: tuple[int | None, ...] | None) -> Any:
         """Return the file's content."""
@@ -111,9 +117,10 @@ class _Writer:
         self.channels, self.axes = shape[0], 1 + len(shape)
         letters = ["N", "C", *("HW" if len(shape) > 2 else "W")]
         sizes = [n or letter for n, letter in zip([None, *shape], letters, strict=False)]
-        x = self.fresh("x")
+        x = self.spare("x")
+        self.taken.add(x)
         y = self.add("", self.root, x)
-        y = self.node("Identity", [y], "y")
+        y = self.node("Identity", [y], self.spare("y"))
         elem = helper.np_dtype_to_tensor_dtype(self.dtype)
         graph = helper.make_graph(
             self.nodes,
@@ -146,24 +153,25 @@ class _Writer:
             "save(model, path, input_shape=(1, 28, 28))"
         )
 
-    def fresh(self, name: str) -> str:
-        """Return the name, or one like it, that nobody has yet."""
-        while name in self.taken:
+    def spare(self, name: str) -> str:
+        """Return the name, or one like it, for a value that no leaf makes."""
+        while name in self.leaves:
             name += "_"
-        self.taken.add(name)
         return name
 
     def array(self, name: str, array: Any) -> str:
         """Write an array into the file and return its name."""
-        self.arrays[name] = np.ascontiguousarray(array)
+        self.arrays[name] = np.asarray(array, order="C")
         return name
 
     def node(self, op: str, inputs: list[str], name: str, **attributes: Any) -> str:
         """Write a node and return the name of what it makes."""
-        y = self.fresh(name)
-        made = self.onnx.helper.make_node(op, inputs, [y], name=y, **attributes)
+        while name in self.taken:
+            name += "_"
+        self.taken.add(name)
+        made = self.onnx.helper.make_node(op, inputs, [name], name=name, **attributes)
         self.nodes.append(made)
-        return y
+        return name
 
     def add(self, name: str, layer: Layer, x: Any) -> str:
         """Write the layer with this full name, given x, and return what it makes."""
@@ -196,7 +204,7 @@ def _residual(out: _Writer, name: str, layer: Residual, x: str) -> str:
     if layer.shortcut is not None:
         round_it = out.add(_inside(name, layer.name), layer.shortcut, x)
     out.channels = made
-    y = out.node("Add", [through, round_it], _inside(name, "sum"))
+    y = out.node("Add", [through, round_it], out.spare(_inside(name, "sum")))
     return y if layer.after is None else out.add(_inside(name, "after"), layer.after, y)
 
 
@@ -207,7 +215,7 @@ def _branches(out: _Writer, name: str, layer: Branches, x: str) -> str:
         parts.append(out.add(_inside(name, child), inner, x))
         made.append(out.channels)
     out.channels = None if None in made else sum(made)
-    return out.node("Concat", parts, _inside(name, "concat"), axis=1)
+    return out.node("Concat", parts, out.spare(_inside(name, "concat")), axis=1)
 
 
 def _weights(out: _Writer, name: str, layer: Layer) -> list[str]:

@@ -8,8 +8,9 @@ Equations
     (4)  moved[k] = rho * moved[k] + (1 - rho) * d[k]^2
     (5)  w[k]     = w[k] - learning_rate * d[k]
 
-    v and moved start at 0. weight_decay is that of SGD. ConvNetJS's CIFAR-10 demo is
-    Adadelta(rho=0.95, eps=1e-6, weight_decay=1e-4).
+    v and moved start at 0: the first steps are of the length of sqrt(eps). weight_decay
+    is that of SGD. ConvNetJS has rho = 0.95 and eps = 1e-6 (in later versions 1e-8), its
+    CIFAR-10 demo weight_decay = 1e-4.
 
 Lecture: lectures/05_learning_as_search.ipynb.  Symbols: GLOSSARY.md.
 Source: Zeiler, arXiv 1212.5701 (2012); as torch.optim.Adadelta.
@@ -62,14 +63,7 @@ class Adadelta(Optimizer):
         self.eps = positive("eps", eps)
 
     def _change(
-        self,
-        w: Array,
-        dw: Array,
-        rate: float,
-        decay: float,
-        step: int,
-        v: Array,
-        moved: Array,
+        self, w: Array, kept: list[Array], dw: Array, rate: float, decay: float, step: int
     ) -> None:
         rates = rate, self.rho, self.eps, decay
-        fill(_w_cpu, w.size, w, v, moved, dw, *rates, steps=8 * w.size)
+        fill(_w_cpu, w.size, w, *kept, dw, *rates, steps=8 * w.size)

@@ -58,7 +58,7 @@ class Adagrad(Optimizer):
         self.eps = positive("eps", eps)
 
     def _change(
-        self, w: Array, dw: Array, rate: float, decay: float, step: int, v: Array
+        self, w: Array, kept: list[Array], dw: Array, rate: float, decay: float, step: int
     ) -> None:
         rate /= 1 + (step - 1) * self.lr_decay
-        fill(_w_cpu, w.size, w, v, dw, rate, self.eps, decay, steps=8 * w.size)
+        fill(_w_cpu, w.size, w, *kept, dw, rate, self.eps, decay, steps=8 * w.size)

@@ -93,11 +93,11 @@ class Adam(Optimizer):
         self.eps = positive("eps", eps)
 
     def _change(
-        self, w: Array, dw: Array, rate: float, decay: float, step: int, m: Array, v: Array
+        self, w: Array, kept: list[Array], dw: Array, rate: float, decay: float, step: int
     ) -> None:
         decay, shrink = (0.0, 1 - rate * decay) if self._apart else (decay, 1.0)
         rates = rate, *self.betas, self.eps, decay, shrink, float(step)
-        fill(_w_cpu, w.size, w, m, v, dw, *rates, steps=8 * w.size)
+        fill(_w_cpu, w.size, w, *kept, dw, *rates, steps=8 * w.size)
 
 
 class AdamW(Adam):

@@ -1,12 +1,14 @@
 """What every optimizer does: go through the layers, and remember for each parameter."""
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
 from course.device import Array, number
 from course.layers.base import Layer
+
+OTHER = "is of another network"
 
 
 class Optimizer:
@@ -25,7 +27,7 @@ class Optimizer:
     def __init__(self, learning_rate: float, weight_decay: float):
         self.learning_rate = positive("learning_rate", learning_rate)
         self.weight_decay = not_negative("weight_decay", weight_decay)
-        self._memory: dict[str, list] = {}  # step, and what is kept
+        self._memory: dict[str, list] = {}  # "0.weight" -> flat parameter, step, *kept
         self._loaded = False
 
     def step(self, layers: Iterable[Layer]) -> None:
@@ -35,20 +37,7 @@ class Optimizer:
         is remembered does not fit its parameter. Then nothing has changed.
         """
         rate = not_negative("learning_rate", self.learning_rate)
-        found = self._find(layers)
-        if self._loaded:
-            self._compare(found.keys())
-        for key, (w, dw, decay) in found.items():
-            memory = self._memory.get(key)
-            if memory is None:
-                memory = [0, *(np.zeros(w.size, w.dtype) for _ in self._kept)]
-                self._memory[key] = memory
-            memory[0] += 1
-            self._change(w.ravel(), dw.ravel(), rate, decay, *memory)
-
-    def _find(self, layers: Iterable[Layer]) -> dict[str, tuple[Array, Array, float]]:
-        """Return "position.name" -> parameter, gradient and decay, which fit together."""
-        found = {}
+        found = []
         leaves = dict.fromkeys(leaf for layer in layers for _, leaf in layer.leaves())
         for position, layer in enumerate(leaves):
             for name, w in layer.params.items():
@@ -64,20 +53,38 @@ class Optimizer:
                         f"parameter is {w.shape} {w.dtype}"
                     )
                 memory = self._memory.get(key)
-                if memory is None:
-                    if not w.flags.c_contiguous:
-                        raise ValueError(f"{key} must be in row-major order to be changed")
-                elif memory[1].size != w.size or memory[1].dtype != w.dtype:
-                    raise ValueError(
-                        f"the memory of {key} is {memory[1].size} numbers in "
-                        f"{memory[1].dtype}, but the parameter is {w.shape} {w.dtype}: "
-                        "make a new optimizer for another network"
-                    )
-                found[key] = w, dw, 0.0 if name in layer.undecayed else self.weight_decay
-        return found
+                if memory is None or memory[0].base is not w:
+                    memory = self._meet(key, w)
+                decay = 0.0 if name in layer.undecayed else self.weight_decay
+                found.append((dw, decay, memory))
+        if self._loaded and len(found) < len(self._memory):
+            raise ValueError(f"the state that was loaded {OTHER}, with more parameters")
+        self._loaded = False
+        for dw, decay, memory in found:
+            memory[1] += 1
+            w, step, *kept = memory
+            self._change(w, kept, dw.ravel(), rate, decay, step)
+
+    def _meet(self, key: str, w: Array) -> list:
+        """Return the memory of a parameter that is new, or another array than before."""
+        if not w.flags.c_contiguous:
+            raise ValueError(f"{key} must be in row-major order to be changed")
+        if key not in self._memory:
+            if self._loaded:
+                raise ValueError(f"the state that was loaded {OTHER}, without {key}")
+            kept = (np.zeros(w.size, w.dtype) for _ in self._kept)
+            self._memory[key] = [w.ravel(), 0, *kept]
+        memory = self._memory[key]
+        if any(a.size != w.size or a.dtype != w.dtype for a in memory[2:]):
+            raise ValueError(
+                f"what is remembered of {key} {OTHER}: {memory[2].size} numbers in "
+                f"{memory[2].dtype}, but the parameter is {w.shape} {w.dtype}"
+            )
+        memory[0] = w.ravel()
+        return memory
 
     def _change(
-        self, w: Array, dw: Array, rate: float, decay: float, step: int, *kept: Array
+        self, w: Array, kept: list[Array], dw: Array, rate: float, decay: float, step: int
     ) -> None:
         """Change one parameter; all arrays are flat, and step is 1 at first."""
         raise NotImplementedError
@@ -92,7 +99,7 @@ class Optimizer:
         """
         kind, names = type(self).__name__, ("step", *self._kept)
         state = {f"{kind}.{name}": getattr(self, name) for name in self._settings()}
-        for key, memory in self._memory.items():
+        for key, (_, *memory) in self._memory.items():
             state |= {f"{key}.{name}": a for name, a in zip(names, memory, strict=True)}
         return state
 
@@ -106,35 +113,33 @@ class Optimizer:
         Raises ValueError, and changes nothing, for the state of another kind of optimizer.
         That of another network is found out by the next step.
         """
-        parts: dict[str, dict[str, Any]] = {}
+        parts: dict[str, dict[str, Array]] = {}
         for key, a in state.items():
             owner, _, name = key.rpartition(".")
             parts.setdefault(owner, {})[name] = np.array(a)
-        kind, names = type(self).__name__, ("step", *self._kept)
+        kind = type(self).__name__
         settings = parts.pop(kind, {})
-        known = all(part.keys() == set(names) for part in parts.values())
-        if not known or settings.keys() != set(self._settings()):
+        known = settings.keys() == set(self._settings())
+        if not known or not all(map(self._knows, parts.values())):
             raise ValueError(
-                f"this is not the state of an optimizer {kind}: it has "
-                f"{sorted(state) or 'nothing'}"
+                f"this is not the state of an optimizer {kind} with its settings, and with "
+                f"step, {', '.join(self._kept)} of each parameter: it begins with "
+                f"{list(state)[:5]}"
             )
         for name, a in settings.items():
             setattr(self, name, tuple(a.tolist()) if a.ndim else a.item())
         self._memory = {
-            owner: [int(part["step"]), *(part[name] for name in self._kept)]
+            owner: [np.empty(0), int(part["step"]), *(part[name] for name in self._kept)]
             for owner, part in parts.items()
         }
         self._loaded = bool(self._memory)
 
-    def _compare(self, found: Set[str]) -> None:
-        """Raise ValueError unless the state that was loaded is of these parameters."""
-        lacks, extra = found - self._memory.keys(), self._memory.keys() - found
-        if lacks or extra:
-            raise ValueError(
-                "the state that was loaded is of another network: it lacks "
-                f"{sorted(lacks) or 'nothing'} and has {sorted(extra) or 'nothing'} besides"
-            )
-        self._loaded = False
+    def _knows(self, part: Mapping[str, Array]) -> bool:
+        """Say whether this can be the memory of one parameter."""
+        if part.keys() != {"step", *self._kept} or part["step"].shape != ():
+            return False
+        kinds = {(a.shape, a.dtype) for name, a in part.items() if name != "step"}
+        return len(kinds) == 1 and all(a.ndim <= 1 for a in part.values())
 
 
 def positive(name: str, value: Any) -> float:

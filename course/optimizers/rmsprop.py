@@ -72,15 +72,7 @@ class RMSprop(Optimizer):
         self.centered = bool(centered)
 
     def _change(
-        self,
-        w: Array,
-        dw: Array,
-        rate: float,
-        decay: float,
-        step: int,
-        v: Array,
-        mean: Array,
-        m: Array,
+        self, w: Array, kept: list[Array], dw: Array, rate: float, decay: float, step: int
     ) -> None:
         rates = rate, self.alpha, self.eps, self.momentum, self.centered, decay
-        fill(_w_cpu, w.size, w, v, mean, m, dw, *rates, steps=8 * w.size)
+        fill(_w_cpu, w.size, w, *kept, dw, *rates, steps=8 * w.size)

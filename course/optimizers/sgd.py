@@ -67,7 +67,7 @@ class SGD(Optimizer):
             raise ValueError("nesterov=True needs a momentum above 0, such as 0.9")
 
     def _change(
-        self, w: Array, dw: Array, rate: float, decay: float, step: int, m: Array
+        self, w: Array, kept: list[Array], dw: Array, rate: float, decay: float, step: int
     ) -> None:
         rates = rate, self.momentum, self.nesterov, decay
-        fill(_w_cpu, w.size, w, m, dw, *rates, steps=3 * w.size)
+        fill(_w_cpu, w.size, w, *kept, dw, *rates, steps=3 * w.size)

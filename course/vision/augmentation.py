@@ -33,7 +33,7 @@ from typing import Any
 import numpy as np
 
 from course.compiled import compiled
-from course.data import normalize
+from course.data.base import normalize
 from course.device import Array, fill, floats, number, same_shape
 from course.shapes import MOST, Pair, pair
 

@@ -2,4 +2,13 @@
 
 from course.viz.base import Picture, figure, interactive
 
-__all__ = ["Picture", "figure", "interactive"]
+__all__ = ["Picture", "architecture", "figure", "interactive"]
+
+
+def __getattr__(name: str):
+    """Load `architecture`, which needs the layers, when it is first asked for."""
+    if name == "architecture":
+        from course.viz.networks import architecture
+
+        return architecture
+    raise AttributeError(f"module 'course.viz' has no attribute {name!r}")

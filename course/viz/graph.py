@@ -24,8 +24,11 @@ SIGNS = {
     **{"add": "+", "residual_sum": "+", "sub": "−", "neg": "−", "mul": "×", "div": "÷"},
     **{"matmul": "@", "pow 2": "x²", "pow 3": "x³", "maximum": "max"},
 }
-COLUMN, ROW = 1.4, 0.75  # inches
+ROW = 0.75  # inches
 BEND = 0.9  # inches between the middles of wires from one variable to one operation
+PAPER = {"facecolor": "white", "edgecolor": "none", "alpha": 0.9, "pad": 0.4}
+INPUT = {"facecolor": "white", "edgecolor": "none"}
+OPERATION = {"facecolor": "#FFF3CC", "edgecolor": "black"}
 SORTING, MOVING = 24, 200  # sweeps over the columns, to the right and to the left
 
 
@@ -58,7 +61,7 @@ def to_mermaid(root: Variable) -> Mermaid:
         n2["×"]
         out(["out"])
         n0 -->|"2<br/>∂ 3"| n2
-        n1 -->|"3"| n2
+        n1 --> n2
         n2 -->|"6<br/>∂ 1"| out
     """
     nodes, wires = _found(root)
@@ -73,7 +76,8 @@ def to_mermaid(root: Variable) -> Mermaid:
         lines.append(f'{name}(["{title}"])' if leaf else f'{name}["{title}"]')
     for wire in wires:
         label = "<br/>".join(map(_escaped, filter(None, _texts(wire))))
-        lines.append(f'{names[wire.source]} -->|"{label}"| {names[wire.target]}')
+        arrow = f'-->|"{label}"|' if label else "-->"
+        lines.append(f"{names[wire.source]} {arrow} {names[wire.target]}")
     return Mermaid("\n    ".join(lines))
 
 
@@ -83,44 +87,47 @@ def circuit(root: Variable) -> Picture:
     Raises ValueError if backward has taken it apart.
     """
     nodes, wires = _found(root)
-    lines, places = _layout(nodes, wires)
-    across = max(x for x, _ in places.values())
-    up = [y for _, y in places.values()]
-    low, high = min(up), max(up)
-    fig, axes = figure(
-        width=(across + 1) * COLUMN + 0.3, height=(high - low + 1.1) * ROW + 0.1
-    )
+    titles = {node: _title(node, root) for node in [*nodes, None]}
+    ways, places = _layout(nodes, wires)
+    column = 1.25 + 0.045 * max(map(len, titles.values()))
+    inches = {place: np.multiply(at, (column, ROW)) for place, at in places.items()}
+    low, high = np.min([*inches.values()], axis=0), np.max([*inches.values()], axis=0)
+    low, high = low - (column / 2, 0.45), np.add(high, (column / 2, 0.4))
+    fig, axes = figure(width=high[0] - low[0], height=high[1] - low[1])
     axes.axis("off")
-    axes.set(
-        xlim=(-0.55 * COLUMN, (across + 0.55) * COLUMN),
-        ylim=((low - 0.62) * ROW, (high + 0.55) * ROW),
-    )
-    uses, pairs, seen = (
-        Counter(w.source for w in wires),
-        Counter(w[:2] for w in wires),
-        Counter(),
-    )
-    for wire, points in zip(wires, lines, strict=True):
-        ends = wire[:2]
-        bend = BEND * (seen[ends] - (pairs[ends] - 1) / 2)
-        seen[ends] += 1
-        _draw_wire(axes, wire, points, bend, uses[wire.source] > 1)
+    axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+    uses, alike = Counter(w.source for w in wires), Counter(w[:2] for w in wires)
+    seen: Counter = Counter()
+    for wire, way in zip(wires, ways, strict=True):
+        bend = BEND * (seen[wire[:2]] - (alike[wire[:2]] - 1) / 2)
+        seen[wire[:2]] += 1
+        _draw_wire(axes, wire, [inches[p] for p in way], bend, uses[wire.source] > 1)
     totals = _totals(wires)
-    for node in [*nodes, None]:
-        _draw_node(axes, _title(node, root), node, places[node], totals.get(node, ""))
+    for node, title in titles.items():
+        box = OPERATION if node is not None and node.operation else INPUT
+        round_one = "circle" if len(title) < 3 else "round"
+        look = box | {"boxstyle": f"{round_one if box is OPERATION else 'round'},pad=0.35"}
+        size, weight = (
+            (8.5 if len(title) > 3 else 10),
+            ("bold" if box is INPUT else "normal"),
+        )
+        _write(axes, inches[node], title, size, "black", weight=weight, bbox=look)
+        below = inches[node] - (0, 0.28)
+        _write(axes, below, totals.get(node, ""), 8, ORANGE, weight="bold")
     return Picture(fig, _alt(root, nodes))
 
 
 def _found(root: Variable) -> tuple[list[Variable], list[Wire]]:
     """Return all that led to root, the oldest first, and the wires between them."""
-    if root.operation and not root.edges:
-        raise ValueError(
-            "backward has taken this graph apart: call backward(retain_graph=True) to "
-            "draw it afterwards"
-        )
     found, todo = {root}, [root]
     while todo:
-        for edge in todo.pop().edges:
+        node = todo.pop()
+        if node.operation and not node.edges:
+            raise ValueError(
+                f"backward has taken {node} out of the graph: call "
+                "backward(retain_graph=True) to draw it afterwards"
+            )
+        for edge in node.edges:
             if edge.variable not in found:
                 found.add(edge.variable)
                 todo.append(edge.variable)
@@ -157,8 +164,10 @@ def _slope(grad: np.ndarray | None) -> str:
 
 
 def _texts(wire: Wire) -> tuple[str, str]:
-    """Return what is written above and below a wire."""
-    return _short(wire.source.value), _slope(wire.grad)
+    """Return what is written above and below a wire: a bare number is its own title."""
+    source = wire.source
+    value = _short(source.value) if source.operation or source.name else ""
+    return value, _slope(wire.grad)
 
 
 def _totals(wires: list[Wire]) -> dict[Variable, str]:
@@ -178,23 +187,23 @@ def _escaped(text: str) -> str:
 
 def _alt(root: Variable, nodes: list[Variable]) -> str:
     """Return what the picture says, in a sentence or two."""
-    operations = sum(bool(node.operation) for node in nodes)
-    result = f"{root.name or 'out'} = {_short(root.value)}"
-    said = f"A graph of {len(nodes) - operations} inputs and {operations} operations: "
-    leaves = [node for node in nodes if not node.operation and node.grad is not None]
-    if not leaves:
-        return f"{said}{result}."
-    slopes = ", ".join(
-        f"{node.name or _short(node.value)}: {_slope(node.grad)}" for node in leaves
-    )
-    return f"{said}{result}. Gradients: {slopes}."
+    leaves = [node for node in nodes if not node.operation]
+    counts = {"input": len(leaves), "operation": len(nodes) - len(leaves)}
+    size = " and ".join(f"{n} {what}{'s' * (n != 1)}" for what, n in counts.items())
+    slopes = [
+        f"{leaf.name or _short(leaf.value)} {_slope(leaf.grad)[2:].replace('‖', 'norm')}"
+        for leaf in leaves
+        if leaf.grad is not None
+    ]
+    told = f" Gradients: {', '.join(slopes)}." if slopes else ""
+    return f"A graph of {size}: {root.name or 'out'} = {_short(root.value)}.{told}"
 
 
 # --- where everything stands --------------------------------------------------------------
 
 
 def _layout(nodes: list[Variable], wires: list[Wire]) -> tuple[list, dict]:
-    """Return the points of each wire, and the place (column, row) of each node.
+    """Return the places each wire goes through, and the (column, row) of every place.
 
     A node stands right of all that it needs, an input just left of its first use. A wire
     that passes a column takes a place in it, as if it were a node; places move towards
@@ -228,8 +237,7 @@ def _layout(nodes: list[Variable], wires: list[Wire]) -> tuple[list, dict]:
             if turn < SORTING:
                 stack.sort(key=lambda place: -wanted[place])
             row |= _apart(stack, wanted)
-    places = {place: (c, row[place]) for place, c in column.items()}
-    return [[places[place] for place in way] for way in ways], places
+    return ways, {place: (c, row[place]) for place, c in column.items()}
 
 
 def _weight(place: Any) -> float:
@@ -273,72 +281,22 @@ def _draw_wire(axes: Axes, wire: Wire, points: list, bend: float, forked: bool) 
     They stand near its beginning, or near its end if it shares the beginning with others;
     wires that share both bend differently.
     """
-    inches = np.array(points) * (COLUMN, ROW)
     pieces = []
-    for start, end in pairwise(inches):
+    for start, end in pairwise(points):
         half = np.array([(end[0] - start[0]) / 2, 0])
-        up = np.array([0, bend])
-        pieces.append([start, start + half + up, end - half + up, end])
-    corners = [inches[0], *(corner for piece in pieces for corner in piece[1:])]
-    codes = [Path.MOVETO] + 3 * len(pieces) * [Path.CURVE4]
-    line = Path(corners, codes)
-    axes.add_patch(PathPatch(line, facecolor="none", edgecolor=GREY, lw=1.2, zorder=1))
-    t, piece = (0.58, pieces[-1]) if forked else (0.42, pieces[0])
-    weights = (1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3
-    x, y = np.dot(weights, piece)
+        pieces.append([start, start + half + (0, bend), end - half + (0, bend), end])
+    line = [points[0], *(corner for piece in pieces for corner in piece[1:])]
+    path = Path(line, [Path.MOVETO, *[Path.CURVE4] * (len(line) - 1)])
+    axes.add_patch(PathPatch(path, facecolor="none", edgecolor=GREY, lw=1.2, zorder=1))
+    t, piece = (0.6, pieces[-1]) if forked else (0.45, pieces[0])
+    place = np.dot([(1 - t) ** 3, 3 * t * (1 - t) ** 2, 3 * t**2 * (1 - t), t**3], piece)
     above, below = _texts(wire)
-    if not wire.source.operation and not wire.source.name:
-        above = ""  # it stands in the box
-    for text, color, side, gap in (
-        (above, GREEN, "bottom", 0.03),
-        (below, ORANGE, "top", -0.03),
-    ):
-        if text:
-            axes.text(
-                x,
-                y + gap,
-                text,
-                color=color,
-                ha="center",
-                va=side,
-                fontsize=8,
-                zorder=3,
-                bbox={"facecolor": "white", "edgecolor": "none", "alpha": 0.75, "pad": 0.3},
-            )
+    for text, up, color in ((above, 0.09, GREEN), (below, -0.09, ORANGE)):
+        _write(axes, np.add(place, (0, up)), text, 8, color, bbox=PAPER)
 
 
-def _draw_node(
-    axes: Axes, title: str, node: Variable | None, place: tuple, total: str
-) -> None:
-    """Draw an operation as a box with a frame, an input as its name."""
-    x, y = place[0] * COLUMN, place[1] * ROW
-    operation = node is not None and bool(node.operation)
-    axes.text(
-        x,
-        y,
-        title,
-        ha="center",
-        va="center",
-        fontsize=10 if len(title) < 4 else 8.5,
-        zorder=4,
-        fontweight="normal" if operation else "bold",
-        bbox={
-            "boxstyle": "circle,pad=0.35"
-            if operation and len(title) < 3
-            else "round,pad=0.35",
-            "facecolor": "#FFF3CC" if operation else "white",
-            "edgecolor": "black" if operation else "none",
-        },
-    )
-    if total:
-        axes.text(
-            x,
-            y - 0.2,
-            total,
-            ha="center",
-            va="top",
-            fontsize=8,
-            color=ORANGE,
-            zorder=5,
-            fontweight="bold",
-        )
+def _write(axes: Axes, place: Any, text: str, size: float, color: str, **look: Any) -> None:
+    """Write a text with its middle at a place, if there is one."""
+    if text:
+        middle = {"ha": "center", "va": "center", "zorder": 3}
+        axes.text(*place, text, fontsize=size, color=color, **middle, **look)

@@ -44,7 +44,7 @@ def learning_curve(history: History, loss: str = "cross-entropy, nats") -> Pictu
         )
     left.set(xlabel="batch", ylabel=loss)
     if losses.min() > 0:
-        left.set_yscale("log")
+        left.set(yscale="log", ylim=(min([*smooth, *history.test_loss]) / 3, None))
     left.legend()
     if history.test_accuracy:
         right = axes[0, 1]

@@ -43,11 +43,12 @@ from course.layers import (
     ReLU,
 )
 from course.model import Sequential
-from course.zoo.base import classifier, fresh
+from course.zoo.base import classifier, fresh, sees
 
 VARIANTS = "grouped", "ungrouped", "torchvision"
 
 
+@sees(3, 227, 227)
 def alexnet(
     classes: int = 1000,
     *,
@@ -84,6 +85,7 @@ def _normalise() -> LocalResponseNorm:
     return LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0)
 
 
+@sees(3, 224, 224)
 def _torchvision(classes: int, new: dict[str, Any]) -> Sequential:
     """Return torchvision's variant; its dropout comes before the dense layers."""
     return Sequential(

@@ -57,7 +57,7 @@ def autoencoder(
     new = fresh(rng, dtype)
     small = 32, H // 4, W // 4
     numbers = 32 * (H // 4) * (W // 4)
-    return Sequential(
+    network = Sequential(
         encoder=Sequential(
             *(Conv2d(C, 16, 4, 2, 1, **new), ReLU()),
             *(Conv2d(16, 32, 4, 2, 1, **new), ReLU()),
@@ -69,3 +69,5 @@ def autoencoder(
             *(ConvTranspose2d(16, C, 4, 2, 1, **new), Sigmoid()),
         ),
     )
+    network.input_shape = C, H, W
+    return network

@@ -21,9 +21,10 @@ import numpy as np
 
 from course.layers import Conv2d, Flatten, Linear, MaxPool2d, ReLU
 from course.model import Sequential
-from course.zoo.base import fresh
+from course.zoo.base import fresh, sees
 
 
+@sees(3, 32, 32)
 def convnetjs(
     classes: int = 10, *, rng: np.random.Generator | None = None, dtype: Any = np.float32
 ) -> Sequential:

@@ -48,7 +48,7 @@ from course.layers import (
     ReLU,
 )
 from course.model import Branches, Sequential
-from course.zoo.base import fresh
+from course.zoo.base import fresh, sees
 
 INCEPTION = {  # 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, after the pool
     "3a": (64, 96, 128, 16, 32, 32),
@@ -64,6 +64,7 @@ INCEPTION = {  # 1x1, 3x3 reduce, 3x3, 5x5 reduce, 5x5, after the pool
 POOL_BEFORE = {"4a": "maxpool3", "5a": "maxpool4"}
 
 
+@sees(3, 224, 224)
 def googlenet(
     classes: int = 1000, *, rng: np.random.Generator | None = None, dtype: Any = np.float32
 ) -> Sequential:

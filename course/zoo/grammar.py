@@ -34,7 +34,7 @@ from course.model import Sequential
 from course.shapes import integer
 from course.zoo.base import fresh
 
-TOKEN = re.compile(r"[A-Z]+\??|\d+|.", re.DOTALL)
+TOKEN = re.compile(r"[A-Za-z]+\??|\d+|.", re.DOTALL)
 WORDS = "CONV", "RELU", "POOL", "POOL?", "FC"
 CLOSING = {"(": ")", "[": "]"}
 MOST = 1000  # layers: more is a slip of the pen
@@ -109,7 +109,9 @@ POOL?, FC, at character 15:
             H, W, filters, in_a_row = H // 2, W // 2, 2 * filters, 0
         elif word == "POOL":
             raise GrammarError(text, start, f"nothing to pool: images are {H} x {W} here")
-    return Sequential(*layers, *_dense(inputs, (C, H, W), classes, new))
+    network = Sequential(*layers, *_dense(inputs, (C, H, W), classes, new))
+    network.input_shape = tuple(input_shape)
+    return network
 
 
 def _dense(inputs: int, image: tuple[int, ...], outputs: int, new: dict) -> list[Layer]:

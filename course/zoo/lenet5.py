@@ -23,9 +23,10 @@ import numpy as np
 
 from course.layers import Conv2d, Flatten, Linear, MaxPool2d, ReLU
 from course.model import Sequential
-from course.zoo.base import fresh
+from course.zoo.base import fresh, sees
 
 
+@sees(1, 28, 28)
 def lenet5(
     classes: int = 10, *, rng: np.random.Generator | None = None, dtype: Any = np.float32
 ) -> Sequential:

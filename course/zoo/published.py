@@ -8,7 +8,7 @@ class Published(NamedTuple):
 
     Attributes
     ----------
-    name : as in `course.zoo.NETWORKS`
+    name : one of `course.zoo.NETWORKS`
     options : what its function is called with
     image : (C, H, W) of what it sees
     parameters : how many numbers it learns

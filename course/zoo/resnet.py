@@ -66,9 +66,10 @@ from course.layers import (
     ReLU,
 )
 from course.model import Residual, Sequential
-from course.zoo.base import fresh
+from course.zoo.base import fresh, sees
 
 
+@sees(3, 224, 224)
 def resnet18(
     classes: int = 1000, *, rng: np.random.Generator | None = None, dtype: Any = np.float32
 ) -> Sequential:
@@ -76,6 +77,7 @@ def resnet18(
     return _resnet(_basic, (2, 2, 2, 2), classes, fresh(rng, dtype))
 
 
+@sees(3, 224, 224)
 def resnet34(
     classes: int = 1000, *, rng: np.random.Generator | None = None, dtype: Any = np.float32
 ) -> Sequential:
@@ -83,6 +85,7 @@ def resnet34(
     return _resnet(_basic, (3, 4, 6, 3), classes, fresh(rng, dtype))
 
 
+@sees(3, 224, 224)
 def resnet50(
     classes: int = 1000, *, rng: np.random.Generator | None = None, dtype: Any = np.float32
 ) -> Sequential:
@@ -90,6 +93,7 @@ def resnet50(
     return _resnet(_bottleneck, (3, 4, 6, 3), classes, fresh(rng, dtype))
 
 
+@sees(3, 224, 224)
 def resnet101(
     classes: int = 1000, *, rng: np.random.Generator | None = None, dtype: Any = np.float32
 ) -> Sequential:
@@ -97,6 +101,7 @@ def resnet101(
     return _resnet(_bottleneck, (3, 4, 23, 3), classes, fresh(rng, dtype))
 
 
+@sees(3, 224, 224)
 def resnet152(
     classes: int = 1000, *, rng: np.random.Generator | None = None, dtype: Any = np.float32
 ) -> Sequential:

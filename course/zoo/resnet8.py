@@ -26,9 +26,10 @@ import numpy as np
 
 from course.layers import BatchNorm2d, Conv2d, Flatten, GlobalAvgPool2d, Linear, ReLU
 from course.model import Residual, Sequential
-from course.zoo.base import fresh
+from course.zoo.base import fresh, sees
 
 
+@sees(3, 32, 32)
 def resnet8(
     classes: int = 10, *, rng: np.random.Generator | None = None, dtype: Any = np.float32
 ) -> Sequential:

@@ -35,10 +35,11 @@ import numpy as np
 from course.layers import BatchNorm2d, Conv2d, Flatten, GlobalAvgPool2d, Linear, ReLU
 from course.layers.base import Layer
 from course.model import Residual, Sequential
-from course.zoo.base import fresh
+from course.zoo.base import fresh, sees
 from course.zoo.identity_shortcut import IdentityShortcut
 
 
+@sees(3, 32, 32)
 def cifar_resnet(
     depth: int,
     classes: int = 10,
@@ -58,6 +59,7 @@ def cifar_resnet(
     return _network(depth, classes, shortcut, preactivation, fresh(rng, dtype))
 
 
+@sees(3, 32, 32)
 def resnet20(
     classes: int = 10,
     *,
@@ -73,6 +75,7 @@ def resnet20(
     return _network(20, classes, shortcut, preactivation, fresh(rng, dtype))
 
 
+@sees(3, 32, 32)
 def resnet56(
     classes: int = 10,
     *,
@@ -88,6 +91,7 @@ def resnet56(
     return _network(56, classes, shortcut, preactivation, fresh(rng, dtype))
 
 
+@sees(3, 32, 32)
 def plain20(
     classes: int = 10, *, rng: np.random.Generator | None = None, dtype: Any = np.float32
 ) -> Sequential:

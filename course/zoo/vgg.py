@@ -47,7 +47,7 @@ import numpy as np
 from course.layers import BatchNorm2d, Conv2d, Flatten, MaxPool2d, ReLU
 from course.layers.base import Layer
 from course.model import Sequential
-from course.zoo.base import classifier, fresh
+from course.zoo.base import classifier, fresh, sees
 
 FILTERS = 64, 128, 256, 512, 512
 CONVOLUTIONS = {  # in each block
@@ -58,6 +58,7 @@ CONVOLUTIONS = {  # in each block
 }
 
 
+@sees(3, 224, 224)
 def vgg11(
     classes: int = 1000,
     *,
@@ -69,6 +70,7 @@ def vgg11(
     return _vgg("A", classes, batch_norm, fresh(rng, dtype))
 
 
+@sees(3, 224, 224)
 def vgg13(
     classes: int = 1000,
     *,
@@ -80,6 +82,7 @@ def vgg13(
     return _vgg("B", classes, batch_norm, fresh(rng, dtype))
 
 
+@sees(3, 224, 224)
 def vgg16(
     classes: int = 1000,
     *,
@@ -91,6 +94,7 @@ def vgg16(
     return _vgg("D", classes, batch_norm, fresh(rng, dtype))
 
 
+@sees(3, 224, 224)
 def vgg19(
     classes: int = 1000,
     *,

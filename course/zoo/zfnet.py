@@ -31,9 +31,10 @@ import numpy as np
 
 from course.layers import Conv2d, Flatten, LocalResponseNorm, MaxPool2d, ReLU
 from course.model import Sequential
-from course.zoo.base import classifier, fresh
+from course.zoo.base import classifier, fresh, sees
 
 
+@sees(3, 224, 224)
 def zfnet(
     classes: int = 1000,
     *,

@@ -3,13 +3,14 @@
 import numpy as np
 import pytest
 
+from course.sanity import RateSearch
 from course.training import Evaluation, History
-from course.viz.training import confused, learning_curve
+from course.viz.training import confused, learning_curve, lr_curve
 
 
 def test_learning_curve_draws_the_history():
     losses = np.linspace(2.3, 0.1, 120).tolist()
-    history = History(losses, [1.5, 0.5], [1.0, 0.4], [0.7, 0.91])
+    history = History(losses, [1.5, 0.5], [1.0, 0.4], [0.7, 0.91], epoch_ends=[60, 120])
     picture = learning_curve(history)
     left, right = picture.fig.axes
     np.testing.assert_allclose(left.lines[0].get_ydata(), losses)
@@ -17,11 +18,43 @@ def test_learning_curve_draws_the_history():
     np.testing.assert_allclose(left.lines[2].get_xydata(), [[60, 1.0], [120, 0.4]])
     np.testing.assert_allclose(right.lines[0].get_ydata(), [70, 91])
     assert "from 2.30 to" in picture.alt
+    assert "lowest after epoch 2 of 2, at 0.400" in picture.alt
     assert "70.00, 91.00 %" in picture.alt
 
 
 def test_a_run_without_validation_has_one_panel():
     assert len(learning_curve(History([2.0, 1.0], [1.5])).fig.axes) == 1
+
+
+def test_a_run_that_was_interrupted_has_its_epochs_in_their_places():
+    history = History([1.0] * 25, [1.0, 1.0], [0.5, 0.7], [0.8, 0.7], epoch_ends=[10, 20])
+    left = learning_curve(history).fig.axes[0]
+    np.testing.assert_allclose(left.lines[2].get_xydata(), [[10, 0.5], [20, 0.7]])
+    np.testing.assert_allclose(left.lines[3].get_xydata(), [[10, 0.5]])  # the lowest
+
+
+def test_other_losses_are_called_by_their_name():
+    history = History([0.2, 0.1, 0.0], [0.1], [0.05], epoch_ends=[3])  # 0 has no logarithm
+    picture = learning_curve(history, loss="mean squared error")
+    (axis,) = picture.fig.axes
+    assert axis.get_ylabel() == "mean squared error"
+    assert axis.get_yscale() == "linear"
+    assert "mean squared error" in picture.alt and "nats" not in picture.alt
+
+
+def test_search_for_a_rate_draws_its_points():
+    rates = np.geomspace(1e-3, 10, 5)
+    smooth = np.array([2.0, 1.8, 1.0, 0.5, 3.0])
+    search = RateSearch(rates, smooth + 0.1, smooth, 1.0, 0.1, 0.05)
+    picture = lr_curve(search)
+    (axis,) = picture.fig.axes
+    np.testing.assert_allclose(axis.lines[0].get_xydata(), np.c_[rates, smooth + 0.1])
+    np.testing.assert_allclose(axis.lines[1].get_ydata(), smooth)
+    points = {line.get_label(): line.get_xydata() for line in axis.lines[2:]}
+    np.testing.assert_allclose(points["lowest: 1"], [[1.0, 0.5]])
+    np.testing.assert_allclose(points["a tenth of the lowest: 0.1"], [[0.1, 1.0]])
+    assert axis.get_xscale() == "log"
+    assert "from 0.001 to 10: it falls from 2 to 0.5, lowest at 1." in picture.alt
 
 
 def test_an_empty_history_is_refused():

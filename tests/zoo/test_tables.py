@@ -2,6 +2,9 @@
 
 import ast
 import re
+import subprocess
+import sys
+import textwrap
 from pathlib import Path
 
 import numpy as np
@@ -56,15 +59,15 @@ def outputs(layer, x, key=""):
 def test_every_network_has_its_table():
     """Or, of several in a file, one of them has; those of the others are their counts."""
     families = {"vgg": "vgg16", "resnet": "resnet50", "resnet_cifar": "resnet20"}
-    for name, function in NETWORKS.items():
-        file = function.__module__.split(".")[-1]
+    for name in NETWORKS:
+        file = getattr(course.zoo, name).__module__.split(".")[-1]
         assert families.get(file, name) in TABLES, name
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_table_is_what_is_built(name):
     image, rows, total = TABLES[name]
-    network = NETWORKS[name](rng=Zeros()).eval()
+    network = getattr(course.zoo, name)(rng=Zeros()).eval()
     _, shapes = outputs(network, np.zeros((1, *image), np.float32))
     learned = 0
     for key, shape, numbers in rows:
@@ -77,7 +80,9 @@ def test_table_is_what_is_built(name):
 
 @pytest.mark.parametrize("row", PUBLISHED, ids=str)
 def test_published_count(row):
-    assert count(NETWORKS[row.name](**row.options, rng=Zeros())) == row.parameters
+    assert (
+        count(getattr(course.zoo, row.name)(**row.options, rng=Zeros())) == row.parameters
+    )
 
 
 @pytest.mark.parametrize(
@@ -85,7 +90,7 @@ def test_published_count(row):
     [("vgg11", True, 132_868_840), ("vgg16", True, 138_365_992)],
 )
 def test_published_count_with_batch_normalisation(name, batch_norm, published):
-    assert count(NETWORKS[name](batch_norm=batch_norm, rng=Zeros())) == published
+    assert count(getattr(course.zoo, name)(batch_norm=batch_norm, rng=Zeros())) == published
 
 
 def test_zfnet_with_more_filters():
@@ -124,7 +129,7 @@ def test_the_first_dense_layer_is_three_quarters_of_vgg16():
 )
 def test_an_average_leaves_one_small_dense_layer(name, channels, share):
     """With a dense layer of VGG's width in its place there would be far more."""
-    network = NETWORKS[name](rng=Zeros())
+    network = getattr(course.zoo, name)(rng=Zeros())
     assert any(isinstance(layer, GlobalAvgPool2d) for layer in network)
     dense = [leaf for _, leaf in network.leaves() if isinstance(leaf, Linear)]
     assert [layer.params["weight"].shape for layer in dense] == [(1000, channels)]
@@ -156,25 +161,46 @@ def test_images_larger_than_224_fit_where_an_average_is_taken():
 # --- the package ------------------------------------------------------------------------
 
 
-def test_a_function_is_found_under_its_name_whatever_was_imported_before():
-    """Of a module and a function with one name, the package has the function."""
-    import course.zoo.lenet5  # noqa: F401
-    from course.zoo import googlenet, lenet5
+def test_a_name_is_the_network_whatever_was_imported_before():
+    """A file and its function have one name; in the package it is the function's."""
+    program = """
+        from course.zoo.lenet5 import lenet5 as first
+        import course.zoo.alexnet
+        from course.zoo import alexnet, googlenet, lenet5, resnet20
+        import course.zoo
+        assert lenet5 is first is course.zoo.lenet5
+        assert [f.__name__ for f in (alexnet, googlenet)] == ["alexnet", "googlenet"]
+    """
+    subprocess.run([sys.executable, "-c", textwrap.dedent(program)], check=True)
 
-    assert callable(lenet5) and callable(googlenet)
+
+def test_only_what_is_asked_for_is_loaded():
+    program = """
+        import sys
+        from course.zoo.lenet5 import lenet5
+        print(*sorted(name for name in sys.modules if name.startswith("course.zoo.")))
+    """
+    command = [sys.executable, "-c", textwrap.dedent(program)]
+    out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert out.split() == ["course.zoo.base", "course.zoo.lenet5"]
+
+
+def test_a_name_that_is_not_there_is_said():
+    with pytest.raises(ImportError, match="cannot import name 'resnet21'"):
+        from course.zoo import resnet21  # noqa: F401
 
 
 def test_every_network_is_exported_and_counted():
     counted = {row.name for row in PUBLISHED}
     for name in NETWORKS:
-        assert getattr(course.zoo, name) is NETWORKS[name]
+        assert getattr(course.zoo, name).__name__ == name
         assert name in course.zoo.__all__
         assert name in counted | {"plain20", "autoencoder"}
 
 
 @pytest.mark.parametrize("name", ["lenet5", "lenet5_1998", "convnetjs", "resnet20"])
 def test_without_a_generator_weights_are_those_of_seed_0(name):
-    build = NETWORKS[name]
+    build = getattr(course.zoo, name)
     mine, other = build(), build(rng=np.random.default_rng(1))
     for key, array in build(rng=np.random.default_rng(0)).state_dict().items():
         np.testing.assert_array_equal(mine.state_dict()[key], array)
@@ -184,7 +210,7 @@ def test_without_a_generator_weights_are_those_of_seed_0(name):
 @pytest.mark.parametrize("name", ["lenet5", "lenet5_1998", "resnet8", "autoencoder"])
 def test_a_seed_in_place_of_a_generator_is_refused(name):
     with pytest.raises(TypeError, match=r"np.random.default_rng\(0\)"):
-        NETWORKS[name](rng=7)
+        getattr(course.zoo, name)(rng=7)
 
 
 SMALL = "lenet5", "lenet5_1998", "convnetjs", "resnet8", "resnet20", "plain20", "resnet56"
@@ -193,4 +219,4 @@ SMALL = "lenet5", "lenet5_1998", "convnetjs", "resnet8", "resnet20", "plain20", 
 @pytest.mark.parametrize("name", SMALL)
 def test_classes_are_the_outputs(name):
     image = (1, 28, 28) if "lenet" in name else (3, 32, 32)
-    assert NETWORKS[name](7)(np.zeros((2, *image), np.float32)).shape == (2, 7)
+    assert getattr(course.zoo, name)(7)(np.zeros((2, *image), np.float32)).shape == (2, 7)

@@ -1,7 +1,7 @@
 """The networks in PyTorch, written from the papers' tables; the keys are torchvision's.
 
-None has weights: `like` puts ours into it, not copies of them. Import this module only where
-PyTorch is installed.
+None has weights: `like` puts ours into it, not copies of them. Import this module where
+PyTorch is installed only.
 """
 
 import torch
