@@ -68,7 +68,7 @@ def _operation(
         return record(name, np.asarray(y, x.dtype), inputs, back)
 
     operation.__name__ = operation.__qualname__ = name
-    operation.__signature__ = signature
+    operation.__signature__ = signature.replace(return_annotation=Variable)
     operation.__doc__ = f"Return what `{forward.__name__}` returns first, as a Variable."
     return operation
 
@@ -144,13 +144,15 @@ def layer(layer: Layer, *inputs: Any) -> Variable:
             raise RuntimeError(f"a parameter of {kind} was replaced after it was used")
         now = _memory(layer)
         _remember(memory)  # it may have run again since
-        if len(names) > 1:
-            gradients = dict(zip(names, layer.backward(dy), strict=True))
-        elif first.requires_grad:
-            gradients = {"x": layer.backward(dy)}
-        else:
-            gradients = {"x": layer.learn(dy)}
-        _remember(now)
+        try:
+            if len(names) > 1:
+                gradients = dict(zip(names, layer.backward(dy), strict=True))
+            elif first.requires_grad:
+                gradients = {"x": layer.backward(dy)}
+            else:
+                gradients = {"x": layer.learn(dy)}
+        finally:
+            _remember(now)
         return gradients | {name: p[0].grads[p[1]] for name, p in parameters.items()}
 
     return record(kind, y, known, back)

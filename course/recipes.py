@@ -91,12 +91,12 @@ RECIPES = {
     "lenet5-mnist": Recipe(
         title="LeNet-5 on MNIST",
         text="LeNet-5 of today (ReLU, max pooling) on MNIST. SGD with momentum 0.9 and "
-        "weight decay 1e-4, one cycle of learning rates up to 0.1, shifts by 2 pixels at "
+        "weight decay 1e-4, one cycle of learning rates up to 0.03, shifts by 2 pixels at "
         "most.",
         data=lambda: _normalized("mnist"),
         network=lambda rng: lenet5(rng=rng),
-        optimizer=lambda: SGD(0.1, momentum=0.9, weight_decay=1e-4),
-        theirs=lambda optim, groups: optim.SGD(groups, 0.1, momentum=0.9),
+        optimizer=lambda: SGD(0.03, momentum=0.9, weight_decay=1e-4),
+        theirs=lambda optim, groups: optim.SGD(groups, 0.03, momentum=0.9),
         weight_decay=1e-4,
         epochs=10,
         batch_size=64,
@@ -110,8 +110,8 @@ RECIPES = {
         "besides.",
         data=lambda: _normalized("fashion-mnist"),
         network=lambda rng: lenet5(rng=rng),
-        optimizer=lambda: SGD(0.1, momentum=0.9, weight_decay=1e-4),
-        theirs=lambda optim, groups: optim.SGD(groups, 0.1, momentum=0.9),
+        optimizer=lambda: SGD(0.03, momentum=0.9, weight_decay=1e-4),
+        theirs=lambda optim, groups: optim.SGD(groups, 0.03, momentum=0.9),
         weight_decay=1e-4,
         epochs=15,
         batch_size=64,

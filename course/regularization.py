@@ -75,10 +75,7 @@ def _w_cpu(w, limit, first, past):
 
 
 class Regularizer:
-    """What `fit` asks of a regularization; layers may be containers.
-
-    One that a layer is under at several places counts once.
-    """
+    """What `fit` asks of a regularization. A layer that appears twice counts once."""
 
     def penalty(self, layers: Iterable[Layer]) -> float:
         """Return what joins the loss."""
@@ -99,7 +96,7 @@ class _Penalty(Regularizer):
 
     def penalty(self, layers: Iterable[Layer]) -> float:
         """Return what joins the loss."""
-        return sum(_total(w, *self._strengths) for _, _, w in _weights(layers))
+        return sum((_total(w, *self._strengths) for _, _, w in _weights(layers)), 0.0)
 
     def add_gradients(self, layers: Iterable[Layer]) -> None:
         """Add the penalty's gradient to the gradients of the layers, in place.
@@ -217,6 +214,7 @@ def _gradient(layer: Layer, name: str) -> Array:
         raise RuntimeError(
             f"a {type(layer).__name__} has no gradient of {name}: call backward first"
         )
+    layer.grads[name] = np.asarray(layer.grads[name], order="C")  # changed in place
     return layer.grads[name]
 
 

@@ -179,7 +179,8 @@ class RateSearch:
     smooth : (steps,) the running mean of the losses
     lowest : the rate at which smooth is lowest
     tenth : a tenth of that: where the loss still falls, at a safe distance
-    steepest : the rate below it at which smooth falls fastest, per factor of rate
+    steepest : the rate below it in the middle of the tenth of the search in which smooth
+        falls most
     """
 
     rates: np.ndarray
@@ -251,8 +252,10 @@ def lr_finder(
             f"the loss never fell from {curve[0]:.3g}: begin below low={low:g}, or see "
             "what course.sanity.overfit says"
         )
-    slopes = np.gradient(curve[: best + 1], np.log(rates[: best + 1]))
-    steepest = float(rates[slopes.argmin()])
+    width = min(steps // 10, best)
+    first = width if best > 2 * width else 0  # before it the mean is of too few losses
+    falls = curve[first : best + 1 - width] - curve[first + width : best + 1]
+    steepest = float(rates[first + falls.argmax() + width // 2])
     lowest = float(rates[best])
     return RateSearch(
         rates, np.array(history.batch_loss), curve, lowest, lowest / 10, steepest

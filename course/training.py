@@ -286,10 +286,7 @@ class _Run:
                 f"{path} holds a training of {len(told['train_loss'])} epochs already: ask "
                 "for as many or more, or remove it to train anew"
             )
-        rate = self.optimizer.learning_rate
         self.optimizer.load_state_dict(state["optimizer"])
-        if settings["schedule"] is not None:
-            self.optimizer.learning_rate = rate
         for name, array in self.model.state_dict().items():
             array[...] = state["weights"][name]
         for (_, leaf), kept in zip(self.leaves, state["layers"], strict=True):
@@ -368,7 +365,7 @@ class _Run:
         if name := _not_finite(self.model.params):
             raise FloatingPointError(
                 f"the last step of epoch {len(self.history.train_loss) + 1} left {name} "
-                f"not finite. {self._slower()}"
+                f"not finite. {self._remedy()}"
             )
         self.interrupts.hold()
         history = self.history
@@ -391,17 +388,19 @@ class _Run:
     def _first_not_finite(self, x: Array, t: Array, given: Array, images: Array) -> str:
         """Say where NaN or infinity first is on the way to the loss, and what helps."""
         with np.errstate(all="ignore"):
-            for name, batch, help in (
+            for name, batch, remedy in (
                 ("x has", given, "repair it, or leave it out"),
                 ("t has", t, "repair it, or leave it out"),
                 ("augment made", x, "that is a mistake of its own"),
             ):
                 bad = ~np.isfinite(batch.reshape(len(batch), -1)).all(axis=1)
                 if bad.any():
-                    return f"{name} NaN or infinity in image {images[bad.argmax()]}; {help}"
+                    return (
+                        f"{name} NaN or infinity in image {images[bad.argmax()]}; {remedy}"
+                    )
             if name := _not_finite(self.model.params):
                 if self.history.batch_loss:
-                    return f"the step before left {name} not finite. {self._slower()}"
+                    return f"the step before left {name} not finite. {self._remedy()}"
                 return f"{name} is not finite from the start; begin with other weights"
             for name, layer, seen, y in self.model.trace(x):
                 if not np.isfinite(y).all():
@@ -409,10 +408,10 @@ class _Run:
                     most = max(float(np.abs(a).max()) for a in several)
                     return (
                         f"{_called(name, layer)} was the first whose output is not finite; "
-                        f"its input reaches {most:.2g}. {self._slower()}"
+                        f"its input reaches {most:.2g}. {self._remedy()}"
                     )
             return (
-                f"every layer's output is finite, the loss of it is not. {self._slower()}"
+                f"every layer's output is finite, the loss of it is not. {self._remedy()}"
             )
 
     def _gradient_not_finite(self) -> str:
@@ -422,11 +421,11 @@ class _Run:
                 called = _called(name, leaf)
                 return (
                     f"on the way back {called} was the first with a gradient that is not "
-                    f"finite, that of its {key}. {self._slower()}"
+                    f"finite, that of its {key}. {self._remedy()}"
                 )
         return ""
 
-    def _slower(self) -> str:
+    def _remedy(self) -> str:
         """Say what helps against numbers that grow too large."""
         rate = self.optimizer.learning_rate
         if self.history.batch_loss:

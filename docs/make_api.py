@@ -24,7 +24,7 @@ GROUPS = {  # heading, and the modules or packages under it
     "Layers": ["layers"],
     "Losses": ["losses"],
     "Optimizers": ["optimizers"],
-    "Models": ["model", "zoo"],
+    "Models": ["model", "summary", "state_files", "zoo"],
     "Training": ["training", "sanity", "checks"],
     "Data": ["data"],
     "Images": ["vision"],

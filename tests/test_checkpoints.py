@@ -17,7 +17,7 @@ from course.model import Sequential
 from course.optimizers import SGD, Adam
 from course.regularization import L2
 from course.training import fit
-from tests.trainee import BATCH, EPOCHS, network, train
+from tests.trainee import BATCH, EPOCHS, digits, network, train
 
 STEPS = EPOCHS * -(-300 // BATCH)
 
@@ -43,30 +43,38 @@ def same(one, two):
 
 
 @pytest.fixture(scope="module")
-def uninterrupted(tmp_path_factory):
+def data(tmp_path_factory):
+    """The file with the digits."""
+    path = tmp_path_factory.mktemp("data") / "digits.npz"
+    digits(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(data, tmp_path_factory):
     """What a training that nobody disturbs ends in: its checkpoint, and its weights."""
     folder = tmp_path_factory.mktemp("uninterrupted")
     path, model = folder / "run.safetensors", network()
-    train(model, checkpoint=path)
+    train(data, model, checkpoint=path)
     model.save(folder / "weights.safetensors")
     return contents(path), (folder / "weights.safetensors").read_bytes()
 
 
-def start(folder):
+def start(data, folder):
     """Start the training in a process of its own."""
-    files = [folder / "run.safetensors", folder / "weights.safetensors"]
+    files = [data, folder / "run.safetensors", folder / "weights.safetensors"]
     root = Path(__file__).parents[1]
     return subprocess.Popen(
         [sys.executable, "-m", "tests.trainee", *files], cwd=root, stderr=subprocess.PIPE
     )
 
 
-def begun(folder):
+def begun(data, folder):
     """Start the training, and return when it has written a checkpoint."""
     path = folder / "run.safetensors"
     known = path.stat().st_mtime_ns if path.exists() else 0
-    child = start(folder)
-    deadline = time.monotonic() + 120
+    child = start(data, folder)
+    deadline = time.monotonic() + 600
     while not path.exists() or path.stat().st_mtime_ns == known:
         assert time.monotonic() < deadline, "the training does not begin"
         assert child.poll() in (None, 0), child.stderr.read().decode()
@@ -76,19 +84,19 @@ def begun(folder):
     return child
 
 
-def kill_after(folder, seconds):
+def kill_after(data, folder, seconds):
     """Start the training, kill it so long after its first checkpoint; say if it was."""
-    child = begun(folder)
+    child = begun(data, folder)
     time.sleep(seconds)
     child.kill()
     child.communicate()
     return child.returncode == -signal.SIGKILL
 
 
-def finish(folder):
+def finish(data, folder):
     """Let the training go on to its end."""
-    child = start(folder)
-    _, told = child.communicate(timeout=120)
+    child = start(data, folder)
+    _, told = child.communicate(timeout=600)
     assert child.returncode == 0, told.decode()
 
 
@@ -106,23 +114,23 @@ killing = pytest.mark.skipif(os.name == "nt", reason="Windows has no SIGKILL")
 
 
 @killing
-def test_killed_over_and_over_it_ends_in_the_same_bits(uninterrupted, tmp_path):
+def test_killed_over_and_over_it_ends_in_the_same_bits(data, uninterrupted, tmp_path):
     rng, steps = np.random.default_rng(5), []
     for _ in range(3):
-        assert kill_after(tmp_path, rng.uniform(0, 0.1))
+        assert kill_after(data, tmp_path, rng.uniform(0, 0.1))
         steps.append(
             len(contents(tmp_path / "run.safetensors")[1]["history"]["batch_loss"])
         )
     assert steps == sorted(set(steps)) and steps[-1] < STEPS  # it went on each time
-    finish(tmp_path)
+    finish(data, tmp_path)
     equal_to(uninterrupted, tmp_path)
 
 
 @killing
 @pytest.mark.slow
-def test_fifty_killed_at_random_moments_end_in_the_same_bits(uninterrupted, tmp_path):
+def test_fifty_killed_at_random_moments_end_in_the_same_bits(data, uninterrupted, tmp_path):
     rng, killed, began = np.random.default_rng(6), 0, time.monotonic()
-    child = begun(tmp_path)
+    child = begun(data, tmp_path)
     whole = time.monotonic()
     child.communicate()
     whole = time.monotonic() - whole  # seconds from the first checkpoint to the end
@@ -130,12 +138,12 @@ def test_fifty_killed_at_random_moments_end_in_the_same_bits(uninterrupted, tmp_
         folder = tmp_path / str(attempt)
         folder.mkdir()
         moment = rng.uniform(0, whole)
-        if not kill_after(folder, moment):
+        if not kill_after(data, folder, moment):
             continue  # it had ended before
         killed += 1
         state = contents(folder / "run.safetensors")[1]
         torn = [path.name for path in folder.iterdir() if path.suffix == ".partial"]
-        finish(folder)
+        finish(data, folder)
         equal_to(uninterrupted, folder)
         print(
             f"{killed:2} killed after {moment:.3f} s, step "
@@ -148,9 +156,9 @@ def test_fifty_killed_at_random_moments_end_in_the_same_bits(uninterrupted, tmp_
     print(f"{killed} of {killed} equal, {time.monotonic() - began:.0f} s")
 
 
-def test_checkpoints_change_no_bit(uninterrupted, tmp_path):
+def test_checkpoints_change_no_bit(data, uninterrupted, tmp_path):
     model = network()
-    history = train(model)
+    history = train(data, model)
     (_, state), weights = uninterrupted
     np.testing.assert_array_equal(history.batch_loss, state["history"]["batch_loss"])
     np.testing.assert_array_equal(history.test_loss, state["history"]["test_loss"])
@@ -158,7 +166,7 @@ def test_checkpoints_change_no_bit(uninterrupted, tmp_path):
     assert (tmp_path / "weights").read_bytes() == weights
 
 
-def test_stopped_within_an_epoch_it_goes_on_from_that_step(uninterrupted, tmp_path):
+def test_stopped_within_an_epoch_it_goes_on_from_that_step(data, uninterrupted, tmp_path):
     path, last = tmp_path / "run.safetensors", []
 
     def interrupt(history):
@@ -167,27 +175,27 @@ def test_stopped_within_an_epoch_it_goes_on_from_that_step(uninterrupted, tmp_pa
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        train(network(), checkpoint=path, checkpoint_every=None, after_step=interrupt)
+        train(data, network(), checkpoint=path, checkpoint_every=None, after_step=interrupt)
     assert last[-1] == 50
     model = network(seed=1)  # other weights, other seeds of the masks: not used
     seen = []
     train(
-        model, checkpoint=path, checkpoint_every=None,
+        data, model, checkpoint=path, checkpoint_every=None,
         after_step=lambda history: seen.append(len(history.batch_loss)),
     )  # fmt: skip
     assert seen == list(range(51, STEPS + 1))
     same(contents(path), uninterrupted[0])
 
 
-def test_what_has_ended_is_given_back_and_not_done_again(tmp_path, capsys):
+def test_what_has_ended_is_given_back_and_not_done_again(data, tmp_path, capsys):
     path, first, second = tmp_path / "run.safetensors", network(), network(seed=9)
-    history = train(first, checkpoint=path, epochs=1)
+    history = train(data, first, checkpoint=path, epochs=1)
     before = path.read_bytes()
 
     def never(history):
         raise AssertionError("it trains again")
 
-    again = train(second, checkpoint=path, epochs=1, after_step=never, progress=True)
+    again = train(data, second, checkpoint=path, epochs=1, after_step=never, progress=True)
     assert again == history
     assert again.seconds == history.seconds
     assert path.read_bytes() == before

@@ -334,6 +334,14 @@ def test_a_network_may_run_between_forward_and_backward(whole, rng):
     same(model, twin, x, y, rng.normal(size=y.shape).astype(np.float32))
 
 
+def test_a_layer_still_knows_its_own_last_run(rng):
+    relu, first, last = ReLU(), *(rng.normal(size=ROWS) for _ in range(2))
+    y = layer(relu, Variable(first))
+    relu.forward(last)
+    y.backward(np.ones(ROWS))
+    np.testing.assert_array_equal(relu.backward(np.ones(ROWS)), last > 0)
+
+
 def test_a_step_between_forward_and_backward_is_found(rng):
     model, x = network(), images(rng, np.float32, (3, 4, 8, 8))
     model.learn(np.ones_like(model.forward(x)))

@@ -67,6 +67,13 @@ def test_gradient_is_the_slope_of_the_penalty(kind, rng):
         assert bool(added.any()) == (name in WEIGHTS)
 
 
+def test_a_gradient_in_another_order_is_changed_too(rng):
+    layer = Linear(3, 2, rng=rng, dtype=np.float64)
+    layer.grads["weight"] = np.ones((3, 2)).T
+    L2(1).add_gradients([layer])
+    np.testing.assert_allclose(layer.grads["weight"], 1 + layer.params["weight"])
+
+
 def test_l1_pulls_zeros_nowhere(rng):
     model = network(rng)
     model.params["0.weight"][:] = 0

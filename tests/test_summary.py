@@ -92,7 +92,7 @@ def test_a_script_prints_it_and_a_notebook_shows_it(rng, capsys, monkeypatch):
 
 
 def test_the_network_may_say_its_shape(rng):
-    model = lenet5(rng=rng)
+    model = Sequential(*lenet5(rng=rng))
     with pytest.raises(
         ValueError, match=r"say for which images: input_shape=\(3, 32, 32\)"
     ):
@@ -374,3 +374,28 @@ def test_other_images_make_other_networks():
     assert zoo.from_grammar("CONV,SOFTMAX", (1, 9, 9)).input_shape == (1, 9, 9)
     assert zoo.alexnet(rng=Cheap()).input_shape == (3, 227, 227)
     assert zoo.alexnet(variant="torchvision", rng=Cheap()).input_shape == (3, 224, 224)
+
+
+def test_a_network_from_a_file_has_the_same_table(tmp_path):
+    """What an ONNX file describes is a graph without blocks; it costs and sees the same."""
+    pytest.importorskip("onnx", reason="the extra onnx is not installed")
+    from course import onnx
+
+    rng = np.random.default_rng(0)
+    body = Sequential(
+        Conv2d(2, 3, 3, 2, 1, rng=rng), ReLU(), Conv2d(3, 3, 3, padding=1, rng=rng)
+    )
+    model = Sequential(
+        Residual(body, Conv2d(2, 3, 1, 2, rng=rng), ReLU()),
+        Branches(MaxPool2d(3, 1, 1), Conv2d(3, 2, 5, padding=2, rng=rng)),
+        Flatten(), Linear(80, 4, rng=rng),
+    )  # fmt: skip
+    model.input_shape = (2, 8, 8)
+    mine = model.summary()
+    onnx.save(model, tmp_path / "model.onnx")
+    theirs = onnx.load(tmp_path / "model.onnx").summary((2, 8, 8))
+    assert theirs.receptive_field == mine.receptive_field == (21, 21)
+    assert (theirs.parameters, theirs.multiply_adds) == (
+        mine.parameters,
+        mine.multiply_adds,
+    )

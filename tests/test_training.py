@@ -294,6 +294,28 @@ def test_patience_ends_training_and_the_best_weights_come_back(digits):
     assert not np.array_equal(weights[2], weights[4])
 
 
+def test_the_best_weights_outlive_the_process(digits, tmp_path):
+    """The best epoch is before the interrupt; another model goes on after it."""
+    first, weights = perceptron(), []
+    settings = {
+        **{"epochs": 9, "batch_size": 500, "patience": 2, "restore_best": True},
+        **{"validation": (digits.x_test[:7], digits.t_test[:7])},
+        **{"loss": scripted([2.0, 1.0, 1.5, 1.7]), "checkpoint": tmp_path / "run"},
+    }
+
+    def interrupt_after_three(history):
+        weights.append(first.params["1.weight"].copy())
+        if len(weights) == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(first, digits, after_epoch=interrupt_after_three, **settings)
+    model = perceptron(seed=1)
+    assert train(model, digits, **settings).stopped == "not better than after epoch 2"
+    np.testing.assert_array_equal(model.params["1.weight"], weights[1])
+    assert not np.array_equal(weights[1], weights[2])
+
+
 def test_without_restore_best_the_last_weights_stay(digits):
     model, weights = perceptron(), []
     train(

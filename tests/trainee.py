@@ -1,6 +1,7 @@
 """A training with everything that changes from step to step, for tests that break it off.
 
-python tests/trainee.py CHECKPOINT WEIGHTS        trains, or goes on, and writes both
+`python -m tests.trainee DIGITS CHECKPOINT WEIGHTS` trains on the file that `digits` wrote,
+or goes on, and writes the other two.
 """
 
 import sys
@@ -20,7 +21,14 @@ from course.vision.augmentation import Shift
 EPOCHS, BATCH = 3, 8
 
 
-def network(seed=0):
+def digits(path: Path) -> None:
+    """Write 300 digits to learn from and 100 to test on, which load at once."""
+    data = load("digits", size=8)
+    learned = {"x": data.x_train[:300], "t": data.t_train[:300]}
+    np.savez(path, **learned, x_test=data.x_test[:100], t_test=data.t_test[:100])
+
+
+def network(seed: int = 0) -> Sequential:
     """Return a small network with batch normalisation and both kinds of dropout."""
     rng = np.random.default_rng(seed)
     return Sequential(
@@ -36,22 +44,23 @@ def network(seed=0):
     )
 
 
-def train(model, **changes) -> History:
-    """Train it on 300 digits, and write a checkpoint after every step."""
-    data = load("digits", size=8)
+def train(path: Path, model: Sequential, **changes) -> History:
+    """Train it on those digits, and write a checkpoint after every step."""
+    with np.load(path) as file:
+        data = dict(file)
     settings = {
         **{"epochs": EPOCHS, "batch_size": BATCH, "optimizer": Adam(0.01), "seed": 3},
         **{"schedule": one_cycle(), "augment": Shift(1), "checkpoint_every": 1},
         **{"regularization": (L1(1e-4), MaxNorm(3)), "restore_best": True},
-        **{"validation": (data.x_test[:100], data.t_test[:100]), "progress": False},
+        **{"validation": (data["x_test"], data["t_test"]), "progress": False},
     }
     settings |= changes
     if settings.get("checkpoint") is None:
         settings["checkpoint_every"] = None
-    return fit(model, data.x_train[:300], data.t_train[:300], **settings)
+    return fit(model, data["x"], data["t"], **settings)
 
 
 if __name__ == "__main__":
     trained = network()
-    train(trained, checkpoint=Path(sys.argv[1]))
-    trained.save(sys.argv[2])
+    train(Path(sys.argv[1]), trained, checkpoint=sys.argv[2])
+    trained.save(sys.argv[3])

@@ -7,8 +7,6 @@ apart. A layer that is not in the table is an error.
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
-
 import course.layers as L
 from course.layers.base import Layer
 from course.model import Branches, Residual, Sequential
@@ -22,17 +20,15 @@ def twin(layer: Layer) -> Any:
     """
     import torch
 
+    state = {key: torch.tensor(a) for key, a in (layer.params | layer.buffers).items()}
     module = _module(layer)
+    if state:
+        module.to(next(iter(state.values())).dtype)
     own = module.state_dict()
-    state = {key: torch.tensor(np.asarray(a)) for key, a in _state(layer).items()}
     module.load_state_dict(
         {key: state.get(key, old).reshape(old.shape) for key, old in own.items()}
     )
     return module.train(layer.training)
-
-
-def _state(layer: Layer) -> dict[str, Any]:
-    return layer.params | layer.buffers
 
 
 def _module(layer: Layer) -> Any:

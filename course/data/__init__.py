@@ -32,9 +32,11 @@ NAMES = tuple(_LOADERS)
 def load(name: str, **options: Any) -> Dataset:
     """Return a set of images by its name.
 
-    Options belong to the set: `load("digits", size=8)`, `load("glyphs", seed=1)`. Raises
-    ValueError for a name that does not exist, DataNotFound if the files cannot be had,
-    BadData if they are not what they should be.
+    Options belong to the set: `load("digits", size=8)`, `load("glyphs", seed=1)`,
+    `load("letters", letters="EX")`, `load("shapes", clutter=0.5)`,
+    `load("cifar10", train=10_000)`; the module of each says which it has. Raises ValueError
+    for a name that does not exist, DataNotFound if the files cannot be had, BadData if
+    they are not what they should be.
 
     >>> load("digits")
     digits: 1442 + 355 images of 28x28, 10 classes

@@ -39,6 +39,7 @@ import numpy as np
 
 from course.compiled import compiled
 from course.device import Array, fill, floats, number, same_shape
+from course.history.order import presented
 from course.layers import linear_forward
 from course.shapes import integer
 
@@ -128,9 +129,8 @@ class Adaline:
         same_shape("x", x, (len(x), I), f"{I} inputs for each sample")
         same_shape("t", t, (len(x), O), "a number for each sample and unit")
         size = integer("batch_size", batch_size, 1)
-        order = np.arange(len(x)) if rng is None else rng.permutation(len(x))
         loss = np.empty(O)
-        arrays = self.weight, self.bias, loss, x, t, order
+        arrays = self.weight, self.bias, loss, x, t, presented(len(x), rng)
         fill(_w_cpu, O, *arrays, self.learning_rate, size, steps=2 * x.size * O)
         if not np.isfinite(loss).all():
             raise FloatingPointError(

@@ -38,6 +38,7 @@ import numpy as np
 
 from course.compiled import compiled
 from course.device import Array, fill, floats, number, same_shape
+from course.history.order import generator, presented
 from course.layers import linear_forward
 from course.shapes import integer
 
@@ -105,7 +106,7 @@ class Madaline:
         self.learning_rate = number("learning_rate", learning_rate)
         if not 0 < self.learning_rate < 2:
             raise ValueError(f"learning_rate must be between 0 and 2, not {learning_rate}")
-        self.weight = rng.uniform(-0.5, 0.5, (O, I)).astype(dtype)
+        self.weight = generator(rng).uniform(-0.5, 0.5, (O, I)).astype(dtype)
         self.bias = rng.uniform(-0.5, 0.5, O).astype(dtype)
 
     def scores(self, x: Array) -> Array:
@@ -130,9 +131,8 @@ class Madaline:
         same_shape("t", t, (len(x),), "an answer for each sample")
         if not (abs(t) == 1).all():
             raise ValueError("t must hold 1 and -1 only")
-        order = np.arange(len(x)) if rng is None else rng.permutation(len(x))
         mistakes = np.zeros(1, np.int64)
-        arrays = self.weight, self.bias, x, t, order, mistakes
+        arrays = self.weight, self.bias, x, t, presented(len(x), rng), mistakes
         fill(_w_cpu, 1, *arrays, self.learning_rate)
         return int(mistakes[0])
 

@@ -60,6 +60,7 @@ import numpy as np
 
 from course.compiled import compiled
 from course.device import Array, fill, floats
+from course.history.order import generator
 from course.layers import conv2d_forward
 
 Q = np.float32(1000)  # q of (3) and (4)
@@ -246,6 +247,12 @@ class CCells:
         return c_cells(x, self.blur, **self.window)
 
 
+def _answers(s: SCells, c: CCells, x: Array) -> Array:
+    """Return what a stage makes of x, some images at a time."""
+    starts = range(0, max(len(x), 1), BATCH)
+    return np.concatenate([c(s(x[k : k + BATCH])[0]) for k in starts])
+
+
 class Neocognitron:
     """Two stages of S- and C-cells for images of 28 x 28 pixels.
 
@@ -278,32 +285,38 @@ class Neocognitron:
                 f"x holds {len(x)} images and t has shape {np.shape(t)}; there must be "
                 "one label for each of at least one image"
             )
-        order, seen, self.s = rng.permutation(len(x)), x, []
+        if np.asarray(t).dtype.kind not in "iu" or np.min(t) < 0:
+            raise ValueError("t must hold whole numbers, 0 and up")
+        order, seen, stages = generator(rng).permutation(len(x)), x, []
         for stage, (size, quiet) in enumerate([(5, 0.15), (8, 0.0)]):
             r, most = self.selectivity[stage], self.planes[stage]
             cells = SCells(seen.shape[1], size, r, COLUMN, quiet, most)
             for n in order:
                 cells.learn(seen[n : n + 1])
+            if not len(cells.weight):
+                raise ValueError("there is nothing to see in these images: all are dark")
             cells.r = self.recognition[stage]
-            self.s.append(cells)
-            seen = self._stage(stage, seen)
-        winners = seen.max(axis=(2, 3)).argmax(axis=1)
-        votes = np.zeros((seen.shape[1], np.max(t) + 1), int)
-        np.add.at(votes, (winners, t), 1)
-        self.labels = np.where(votes.any(axis=1), votes.argmax(axis=1), -1)
+            stages.append(cells)
+            seen = _answers(cells, self.c[stage], seen)
+        answers = seen.max(axis=(2, 3))
+        heard = answers.any(axis=1)
+        votes = np.zeros((answers.shape[1], np.max(t) + 1), int)
+        np.add.at(votes, (answers[heard].argmax(axis=1), t[heard]), 1)
+        self.s, self.labels = stages, np.where(votes.any(1), votes.argmax(1), -1)
         return self
 
-    def _stage(self, stage: int, x: Array) -> Array:
-        """Return what the C-cells of a stage make of its input."""
-        s, c = self.s[stage], self.c[stage]
-        return np.concatenate([c(s(x[k : k + BATCH])[0]) for k in range(0, len(x), BATCH)])
+    def maps(self, x: Array) -> list[Array]:
+        """Return what the C-cells of each stage answer to images x, (N, F, HO, WO)."""
+        if not self.s:
+            raise RuntimeError("nothing has been learned yet: call fit first")
+        maps = [floats("x", x, "(N, C, H, W)", np.float32)]
+        for s, c in zip(self.s, self.c, strict=True):
+            maps.append(_answers(s, c, maps[-1]))
+        return maps[1:]
 
     def __call__(self, x: Array) -> Array:
         """Return how strongly the last C-cells answer, (N, F)."""
-        if not self.s:
-            raise RuntimeError("nothing has been learned yet: call fit first")
-        x = floats("x", x, "(N, C, H, W)", np.float32)
-        return self._stage(1, self._stage(0, x)).max(axis=(2, 3))
+        return self.maps(x)[-1].max(axis=(2, 3))
 
     def classify(self, x: Array) -> Array:
         """Return the class of each image, (N,) int; -1 if no cell answers to it."""

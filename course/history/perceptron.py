@@ -40,6 +40,7 @@ import numpy as np
 
 from course.compiled import compiled
 from course.device import Array, fill, floats, number, same_shape
+from course.history.order import presented
 from course.layers import linear_forward
 from course.shapes import integer
 
@@ -117,9 +118,8 @@ class Perceptron:
         same_shape("t", t, (len(x), O), "an answer for each sample and unit")
         if not np.isin(t, (0, 1)).all():
             raise ValueError("t must hold 0 and 1 only: 1 where a unit should fire")
-        order = np.arange(len(x)) if rng is None else rng.permutation(len(x))
         mistakes, steps = np.zeros(O, np.int64), x.size * O
-        arrays = self.weight, self.bias, x, t, order, mistakes
+        arrays = self.weight, self.bias, x, t, presented(len(x), rng), mistakes
         fill(_w_cpu, O, *arrays, self.learning_rate, steps=steps)
         return mistakes
 

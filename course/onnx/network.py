@@ -61,6 +61,8 @@ class Network(Container):
     steps : the layers in the order of running, with the names of what they take and make
     inputs : what the file says of its inputs
     outputs : the names of its outputs
+    input_shape : the shape of one input, if there is one and the file says it, or None
+    shapes : the shape in the file of a parameter that has another one here
     proto : the file's content, without the arrays that the network has
     """
 
@@ -72,17 +74,19 @@ class Network(Container):
         shared: Mapping[str, Shared],
         keys: Mapping[str, str],
         constants: Mapping[str, Array],
+        shapes: Mapping[str, tuple[int, ...]],
         proto: Any,
     ):
         named = {next(filter(None, step.outputs)): step.layer for step in steps}
         super().__init__({**shared, **named})
         self.steps, self.inputs, self.outputs = list(steps), list(inputs), list(outputs)
         self.shared, self.keys, self.constants = dict(shared), dict(keys), dict(constants)
-        self.proto = proto
+        self.shapes, self.proto = dict(shapes), proto
+        self.input_shape = None
         self._runs = _chained(self.steps, self.outputs)
-        shapes = [value.shape for value in self.inputs]
-        if len(shapes) == 1 and shapes[0] is not None and None not in shapes[0][1:]:
-            self.input_shape = tuple(shapes[0][1:])
+        sizes = self.inputs[0].shape if len(self.inputs) == 1 else None
+        if sizes is not None and None not in sizes[1:]:
+            self.input_shape = sizes[1:]
 
     def _named(self, what: str) -> dict[str, Array]:
         named = super()._named(what)

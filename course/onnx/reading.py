@@ -10,7 +10,9 @@ import numpy as np
 from course.device import FLOATS, Array
 from course.layers import Conv2d
 from course.onnx.network import Network, Shared, Step, Value
-from course.onnx.operators import OPERATORS, Add, Node, Op
+from course.onnx.node import Node, Op
+from course.onnx.operators import OPERATORS
+from course.onnx.products import Add
 
 NEWEST = 28  # the last operator set that has been read for course/onnx/operators.py
 SCALES = {"Add", "Mul", "PRelu", "BatchNormalization"} | {
@@ -35,9 +37,12 @@ def load(path: str | Path) -> Network:
 
     `y = model(x)` takes the file's inputs in their order, and returns its outputs in
     theirs. Its weights are its parameters, under the file's names: call train() to go on
-    training it. Raises ValueError for a file that is no whole ONNX file, and, naming it,
-    for an operator or an attribute that is not supported; FileNotFoundError if there is
-    none, and ModuleNotFoundError without the package onnx.
+    training it. It learns the arrays with which the file convolves, multiplies, adds or
+    normalises, if they have an axis; a number alone is a constant.
+
+    Raises ValueError for a file that is no whole ONNX file, and, naming it, for an operator
+    or an attribute that is not supported; FileNotFoundError if there is none, and
+    ModuleNotFoundError without the package onnx.
     """
     onnx, path = package(), Path(path)
     model = _read(onnx, path)
@@ -57,12 +62,23 @@ def _read(onnx: Any, path: Path) -> Any:
         model = onnx.load_model_from_string(content)
         onnx.external_data_helper.load_external_data_for_model(model, str(path.parent))
         _connected(model.graph)
-        if not any(node.op_type == "GroupNormalization" for node in model.graph.node):
-            onnx.checker.check_model(model)  # it refuses that of 18, which is deprecated
+        check(onnx, model)
     except (DecodeError, onnx.checker.ValidationError, OSError, ValueError) as error:
         words = " ".join(str(error).split("\n\n")[0].split())
         raise ValueError(f"{path} is not a whole and valid ONNX file: {words}") from None
     return model
+
+
+def check(onnx: Any, model: Any, full: bool = False) -> None:
+    """Let the package onnx raise its ValidationError if the model is not valid.
+
+    It refuses a GroupNormalization of the operator sets 18 to 20, which is deprecated:
+    such a model stays unchecked.
+    """
+    sets = [o.version for o in model.opset_import if o.domain in ("", "ai.onnx")]
+    old = any(node.op_type == "GroupNormalization" for node in model.graph.node)
+    if not (old and sets and 18 <= sets[0] <= 20):
+        onnx.checker.check_model(model, full_check=full)
 
 
 def _connected(graph: Any) -> None:
@@ -118,6 +134,7 @@ class _Reader:
         self.keys: dict[str, str] = {}
         self.shared: dict[str, Shared] = {}
         self.kept: dict[str, Array] = {}
+        self.shapes: dict[str, tuple[int, ...]] = {}
 
     def array(self, tensor: Any) -> Array:
         """Return a tensor of the file as an array that may be written to."""
@@ -175,6 +192,7 @@ class _Reader:
             self.shared,
             self.keys,
             self.kept,
+            self.shapes,
             self.proto,
         )
         for tensor in self.graph.initializer:
@@ -250,7 +268,7 @@ class _Reader:
         layer = OPERATORS[node.op](node)
         node.done()
         places = [k for k, name in enumerate(node.inputs) if name]
-        if isinstance(layer, Op) and not layer.keys and own.issuperset(places):
+        if isinstance(layer, Op) and own.issuperset(places):
             self._fold(node, layer)
             return
         name = next(filter(None, node.outputs))
@@ -260,7 +278,7 @@ class _Reader:
             given = [k for k in given if not self._hold(node, layer, k, name)]
         for k in given:
             if k in constants:
-                self._share(node, k)
+                self._share(node, k, isinstance(layer, Op))
         inputs = tuple(node.inputs[k] for k in given)
         if not self._biased(node, layer, inputs):
             self.steps.append(Step(layer, inputs, tuple(node.outputs)))
@@ -288,12 +306,13 @@ class _Reader:
             self.keys[f"{name}.{layer.keys[place]}"] = node.inputs[place]
         return True
 
-    def _share(self, node: Node, place: int) -> None:
+    def _share(self, node: Node, place: int, learn: bool) -> None:
         """Make an array that several nodes use a leaf of its own, or a plain constant."""
         name, array = node.inputs[place], node.constants[place]
-        if array.dtype not in FLOATS or array.ndim == 0:
+        if not learn:
             self.kept[name] = array
             return
+        self._float(name, array)
         if name not in self.shared:
             users = {proto.op_type for proto in self.nodes if name in proto.input}
             self.shared[name] = Shared(array, decays=not users <= SCALES)
@@ -323,6 +342,7 @@ class _Reader:
         conv.params["bias"] = bias.reshape(-1)
         self.steps[-1] = last._replace(outputs=tuple(node.outputs))
         old, theirs = inputs[0], self.keys.pop(f"{made}.bias")
+        self.shapes[theirs] = bias.shape
         self.keys[f"{made}.weight"] = self.keys.pop(f"{old}.weight")
         self.keys[f"{made}.bias"] = theirs
         return True

@@ -43,7 +43,7 @@ from course.layers import (
 from course.layers.base import Layer
 from course.model import Branches, Residual, Sequential
 from course.onnx.network import Network
-from course.onnx.reading import package
+from course.onnx.reading import check, package
 from course.shapes import pads
 from course.zoo import IdentityShortcut
 from course.zoo.lenet5_1998 import HEIGHT, SLOPE, ChosenConv2d, Distance, ScaledTanh
@@ -68,7 +68,7 @@ def save(
     else:
         proto = _Writer(onnx, model).model(input_shape)
     try:
-        onnx.checker.check_model(proto, full_check=True)
+        check(onnx, proto, full=True)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         raise ValueError(f"the network is not written: {error}") from None
     write_whole(Path(path), proto.SerializeToString())
@@ -80,14 +80,18 @@ def _rewritten(onnx: Any, model: Network) -> Any:
     proto.CopyFrom(model.proto)
     graph, arrays = proto.graph, {**model.constants, **model.state_dict()}
     proto.ir_version = max(proto.ir_version, 4)  # from there on weights are no inputs
-    for old in [t for t in graph.initializer if t.name in arrays]:
-        shape = tuple(old.dims)
-        new = onnx.numpy_helper.from_array(arrays.pop(old.name).reshape(shape), old.name)
-        old.CopyFrom(new)
-    for node in [n for n in graph.node if arrays.keys() & set(n.output)]:
+    tensors = {
+        name: onnx.numpy_helper.from_array(
+            array.reshape(model.shapes.get(name, array.shape)), name
+        )
+        for name, array in arrays.items()
+    }
+    for old in graph.initializer:
+        if old.name in tensors:
+            old.CopyFrom(tensors.pop(old.name))
+    for node in [n for n in graph.node if tensors.keys() & set(n.output)]:
         graph.node.remove(node)  # it made a constant, which is learned now
-        array = arrays.pop(node.output[0])
-        graph.initializer.append(onnx.numpy_helper.from_array(array, node.output[0]))
+        graph.initializer.append(tensors.pop(node.output[0]))
     return proto
 
 
@@ -120,7 +124,7 @@ class _Writer:
         x = self.spare("x")
         self.taken.add(x)
         y = self.add("", self.root, x)
-        y = self.node("Identity", [y], self.spare("y"))
+        y = self.node("Identity", [y], self.spare("y")) if y == x else y
         elem = helper.np_dtype_to_tensor_dtype(self.dtype)
         graph = helper.make_graph(
             self.nodes,

@@ -63,7 +63,7 @@ class Adadelta(Optimizer):
         self.eps = positive("eps", eps)
 
     def _change(
-        self, w: Array, kept: list[Array], dw: Array, rate: float, decay: float, step: int
+        self, dw: Array, rate: float, decay: float, step: int, w: Array, *kept: Array
     ) -> None:
         rates = rate, self.rho, self.eps, decay
         fill(_w_cpu, w.size, w, *kept, dw, *rates, steps=8 * w.size)

@@ -58,7 +58,7 @@ class Adagrad(Optimizer):
         self.eps = positive("eps", eps)
 
     def _change(
-        self, w: Array, kept: list[Array], dw: Array, rate: float, decay: float, step: int
+        self, dw: Array, rate: float, decay: float, step: int, w: Array, *kept: Array
     ) -> None:
         rate /= 1 + (step - 1) * self.lr_decay
         fill(_w_cpu, w.size, w, *kept, dw, rate, self.eps, decay, steps=8 * w.size)

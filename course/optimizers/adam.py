@@ -93,7 +93,7 @@ class Adam(Optimizer):
         self.eps = positive("eps", eps)
 
     def _change(
-        self, w: Array, kept: list[Array], dw: Array, rate: float, decay: float, step: int
+        self, dw: Array, rate: float, decay: float, step: int, w: Array, *kept: Array
     ) -> None:
         decay, shrink = (0.0, 1 - rate * decay) if self._apart else (decay, 1.0)
         rates = rate, *self.betas, self.eps, decay, shrink, float(step)

@@ -27,7 +27,7 @@ class Optimizer:
     def __init__(self, learning_rate: float, weight_decay: float):
         self.learning_rate = positive("learning_rate", learning_rate)
         self.weight_decay = not_negative("weight_decay", weight_decay)
-        self._memory: dict[str, list] = {}  # "0.weight" -> flat parameter, step, *kept
+        self._memory: dict[tuple, list] = {}  # (0, "weight") -> step, flat parameter, *kept
         self._loaded = False
 
     def step(self, layers: Iterable[Layer]) -> None:
@@ -36,12 +36,13 @@ class Optimizer:
         Raises RuntimeError if a gradient is not there, and ValueError if a gradient or what
         is remembered does not fit its parameter. Then nothing has changed.
         """
-        rate = not_negative("learning_rate", self.learning_rate)
-        found = []
+        if not 0 <= self.learning_rate < np.inf:
+            raise ValueError(f"learning_rate cannot become {self.learning_rate}")
+        rate, found = float(self.learning_rate), []
         leaves = dict.fromkeys(leaf for layer in layers for _, leaf in layer.leaves())
         for position, layer in enumerate(leaves):
             for name, w in layer.params.items():
-                key, dw = f"{position}.{name}", layer.grads.get(name)
+                dw = layer.grads.get(name)
                 if dw is None:
                     raise RuntimeError(
                         f"layer {position} ({type(layer).__name__}) has no gradient of "
@@ -49,42 +50,42 @@ class Optimizer:
                     )
                 if dw.shape != w.shape or dw.dtype != w.dtype:
                     raise ValueError(
-                        f"the gradient of {key} is {dw.shape} {dw.dtype}, but the "
-                        f"parameter is {w.shape} {w.dtype}"
+                        f"the gradient of {position}.{name} is {dw.shape} {dw.dtype}, "
+                        f"but the parameter is {w.shape} {w.dtype}"
                     )
-                memory = self._memory.get(key)
-                if memory is None or memory[0].base is not w:
-                    memory = self._meet(key, w)
+                memory = self._memory.get((position, name))
+                if memory is None or memory[1].base is not w:
+                    memory = self._meet(position, name, w)
                 decay = 0.0 if name in layer.undecayed else self.weight_decay
                 found.append((dw, decay, memory))
         if self._loaded and len(found) < len(self._memory):
-            raise ValueError(f"the state that was loaded {OTHER}, with more parameters")
+            raise ValueError(f"what was loaded {OTHER}, with more parameters")
         self._loaded = False
         for dw, decay, memory in found:
-            memory[1] += 1
-            w, step, *kept = memory
-            self._change(w, kept, dw.ravel(), rate, decay, step)
+            memory[0] += 1
+            self._change(dw.ravel(), rate, decay, *memory)
 
-    def _meet(self, key: str, w: Array) -> list:
+    def _meet(self, position: int, name: str, w: Array) -> list:
         """Return the memory of a parameter that is new, or another array than before."""
         if not w.flags.c_contiguous:
-            raise ValueError(f"{key} must be in row-major order to be changed")
-        if key not in self._memory:
+            raise ValueError(f"{position}.{name} must be in row-major order to be changed")
+        if (position, name) not in self._memory:
             if self._loaded:
-                raise ValueError(f"the state that was loaded {OTHER}, without {key}")
+                raise ValueError(f"what was loaded {OTHER}, without {position}.{name}")
             kept = (np.zeros(w.size, w.dtype) for _ in self._kept)
-            self._memory[key] = [w.ravel(), 0, *kept]
-        memory = self._memory[key]
-        if any(a.size != w.size or a.dtype != w.dtype for a in memory[2:]):
-            raise ValueError(
-                f"what is remembered of {key} {OTHER}: {memory[2].size} numbers in "
-                f"{memory[2].dtype}, but the parameter is {w.shape} {w.dtype}"
-            )
-        memory[0] = w.ravel()
+            self._memory[position, name] = [0, w.ravel(), *kept]
+        memory = self._memory[position, name]
+        for a in memory[2:]:
+            if a.size != w.size or a.dtype != w.dtype:
+                raise ValueError(
+                    f"what is remembered of {position}.{name} {OTHER}: {a.size} numbers in "
+                    f"{a.dtype}, but the parameter is {w.shape} {w.dtype}"
+                )
+        memory[1] = w.ravel()
         return memory
 
     def _change(
-        self, w: Array, kept: list[Array], dw: Array, rate: float, decay: float, step: int
+        self, dw: Array, rate: float, decay: float, step: int, w: Array, *kept: Array
     ) -> None:
         """Change one parameter; all arrays are flat, and step is 1 at first."""
         raise NotImplementedError
@@ -99,8 +100,9 @@ class Optimizer:
         """
         kind, names = type(self).__name__, ("step", *self._kept)
         state = {f"{kind}.{name}": getattr(self, name) for name in self._settings()}
-        for key, (_, *memory) in self._memory.items():
-            state |= {f"{key}.{name}": a for name, a in zip(names, memory, strict=True)}
+        for (position, owned), (step, _, *kept) in self._memory.items():
+            for name, a in zip(names, (step, *kept), strict=True):
+                state[f"{position}.{owned}.{name}"] = a
         return state
 
     def _settings(self) -> list[str]:
@@ -120,7 +122,7 @@ class Optimizer:
         kind = type(self).__name__
         settings = parts.pop(kind, {})
         known = settings.keys() == set(self._settings())
-        if not known or not all(map(self._knows, parts.values())):
+        if not known or not all(self._knows(*part) for part in parts.items()):
             raise ValueError(
                 f"this is not the state of an optimizer {kind} with its settings, and with "
                 f"step, {', '.join(self._kept)} of each parameter: it begins with "
@@ -128,18 +130,20 @@ class Optimizer:
             )
         for name, a in settings.items():
             setattr(self, name, tuple(a.tolist()) if a.ndim else a.item())
-        self._memory = {
-            owner: [np.empty(0), int(part["step"]), *(part[name] for name in self._kept)]
-            for owner, part in parts.items()
-        }
+        self._memory = {}
+        for owner, part in parts.items():
+            position, _, name = owner.partition(".")
+            kept = (part[name] for name in self._kept)
+            self._memory[int(position), name] = [int(part["step"]), np.empty(0), *kept]
         self._loaded = bool(self._memory)
 
-    def _knows(self, part: Mapping[str, Array]) -> bool:
-        """Say whether this can be the memory of one parameter."""
-        if part.keys() != {"step", *self._kept} or part["step"].shape != ():
+    def _knows(self, owner: str, part: Mapping[str, Array]) -> bool:
+        """Say whether this can be the memory of the parameter with this name."""
+        if part.keys() != {"step", *self._kept} or not owner.split(".")[0].isdecimal():
             return False
-        kinds = {(a.shape, a.dtype) for name, a in part.items() if name != "step"}
-        return len(kinds) == 1 and all(a.ndim <= 1 for a in part.values())
+        alike = {(a.shape, a.dtype) for name, a in part.items() if name != "step"}
+        flat = part[self._kept[0]].ndim == 1
+        return part["step"].ndim == 0 and len(alike) == 1 and flat
 
 
 def positive(name: str, value: Any) -> float:

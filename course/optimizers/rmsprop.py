@@ -72,7 +72,7 @@ class RMSprop(Optimizer):
         self.centered = bool(centered)
 
     def _change(
-        self, w: Array, kept: list[Array], dw: Array, rate: float, decay: float, step: int
+        self, dw: Array, rate: float, decay: float, step: int, w: Array, *kept: Array
     ) -> None:
         rates = rate, self.alpha, self.eps, self.momentum, self.centered, decay
         fill(_w_cpu, w.size, w, *kept, dw, *rates, steps=8 * w.size)

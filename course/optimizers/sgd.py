@@ -67,7 +67,7 @@ class SGD(Optimizer):
             raise ValueError("nesterov=True needs a momentum above 0, such as 0.9")
 
     def _change(
-        self, w: Array, kept: list[Array], dw: Array, rate: float, decay: float, step: int
+        self, dw: Array, rate: float, decay: float, step: int, w: Array, *kept: Array
     ) -> None:
         rates = rate, self.momentum, self.nesterov, decay
         fill(_w_cpu, w.size, w, *kept, dw, *rates, steps=3 * w.size)

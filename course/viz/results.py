@@ -24,10 +24,8 @@ def side_by_side(result: dict[str, Any]) -> Picture:
             f"{way} ends at a loss of {losses[-1]:.3f} nats and a test accuracy of "
             f"{found['test accuracy']:.2%}, in {np.median(seconds):.1f} s per epoch"
         )
-    left.set(xlabel="epoch", ylabel="cross-entropy, nats", yscale="log")
-    right.set(xlabel="epoch", ylabel="seconds", ylim=(0, None))
-    right.xaxis.get_major_locator().set_params(integer=True)
+    left.set(xlabel="epoch", ylabel="cross-entropy, nats")
+    right.set(xlabel="epoch", ylabel="seconds", xticks=np.arange(1, epochs + 1))
     left.legend()
-    right.legend(loc="lower right")
     title = result["title"]
     return Picture(fig, f"{title[0].upper()}{title[1:]}: {'; '.join(said)}.")

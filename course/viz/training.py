@@ -52,8 +52,8 @@ def learning_curve(history: History, loss: str = "cross-entropy, nats") -> Pictu
         right.plot(np.arange(1, percent.size + 1), percent, "o-")
         right.set(xlabel="epoch", ylabel="accuracy on held-out images, %")
         right.xaxis.get_major_locator().set_params(integer=True)
-        named = {int(percent.argmax()), percent.size - 1}
-        for epoch in range(percent.size) if percent.size <= FEW else named:
+        best = int(percent.argmax())
+        for epoch in range(percent.size) if percent.size <= FEW else [best]:
             right.annotate(
                 f"{percent[epoch]:.2f}",
                 (epoch + 1, percent[epoch]),
@@ -61,8 +61,15 @@ def learning_curve(history: History, loss: str = "cross-entropy, nats") -> Pictu
                 textcoords="offset points",
             )
         right.margins(0.2)
-        listed = ", ".join(f"{value:.2f}" for value in percent)
-        alt += f" Accuracy on held-out images after each epoch: {listed} %."
+        if percent.size <= FEW:
+            listed = ", ".join(f"{value:.2f}" for value in percent)
+            alt += f" Accuracy on held-out images after each epoch: {listed} %."
+        else:
+            alt += (
+                f" Accuracy on held-out images is {percent[0]:.2f} % after the first "
+                f"epoch, {percent[-1]:.2f} % after the last and highest, "
+                f"{percent[best]:.2f} %, after epoch {best + 1}."
+            )
     return Picture(fig, alt)
 
 

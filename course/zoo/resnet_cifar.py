@@ -44,7 +44,7 @@ def cifar_resnet(
     depth: int,
     classes: int = 10,
     *,
-    shortcut: str = "A",
+    shortcut: str | None = "A",
     preactivation: bool = False,
     rng: np.random.Generator | None = None,
     dtype: Any = np.float32,
@@ -63,14 +63,14 @@ def cifar_resnet(
 def resnet20(
     classes: int = 10,
     *,
-    shortcut: str = "A",
+    shortcut: str | None = "A",
     preactivation: bool = False,
     rng: np.random.Generator | None = None,
     dtype: Any = np.float32,
 ) -> Sequential:
     """Return ResNet-20 with fresh weights for 3 x 32 x 32 images.
 
-    Raises ValueError for another shortcut than "A" and "B".
+    Raises ValueError for another shortcut than "A", "B" and None, which is plain20.
     """
     return _network(20, classes, shortcut, preactivation, fresh(rng, dtype))
 
@@ -79,14 +79,14 @@ def resnet20(
 def resnet56(
     classes: int = 10,
     *,
-    shortcut: str = "A",
+    shortcut: str | None = "A",
     preactivation: bool = False,
     rng: np.random.Generator | None = None,
     dtype: Any = np.float32,
 ) -> Sequential:
     """Return ResNet-56 with fresh weights for 3 x 32 x 32 images.
 
-    Raises ValueError for another shortcut than "A" and "B".
+    Raises ValueError for another shortcut than "A", "B" and None.
     """
     return _network(56, classes, shortcut, preactivation, fresh(rng, dtype))
 
@@ -96,13 +96,19 @@ def plain20(
     classes: int = 10, *, rng: np.random.Generator | None = None, dtype: Any = np.float32
 ) -> Sequential:
     """Return ResNet-20 without shortcuts, with fresh weights for 3 x 32 x 32 images."""
-    return _network(20, classes, "none", False, fresh(rng, dtype))
+    return _network(20, classes, None, False, fresh(rng, dtype))
 
 
 def _network(
-    depth: int, classes: int, shortcut: str, preactivation: bool, new: dict[str, Any]
+    depth: int,
+    classes: int,
+    shortcut: str | None,
+    preactivation: bool,
+    new: dict[str, Any],
 ) -> Sequential:
     """Return the network of so many layers."""
+    if shortcut not in ("A", "B", None):
+        raise ValueError(f'shortcut is {shortcut!r}; it must be "A", "B" or None')
     norm = partial(BatchNorm2d, dtype=new["dtype"])
     stages, C = {}, 16
     for k, F in enumerate((16, 32, 64), 1):
@@ -146,7 +152,7 @@ def _before(C: int, F: int, stride: int, new: dict[str, Any]) -> Sequential:
 
 def _block(
     body: Sequential,
-    shortcut: str,
+    shortcut: str | None,
     preactivation: bool,
     C: int,
     F: int,
@@ -155,10 +161,8 @@ def _block(
 ) -> Layer:
     """Return the body with what goes round it, if anything does."""
     after = None if preactivation else ReLU()
-    if shortcut == "none":
-        return Sequential(**body.children, after=after)
-    if shortcut not in ("A", "B"):
-        raise ValueError(f'shortcut is {shortcut!r}; it must be "A" or "B"')
+    if shortcut is None:
+        return Sequential(**body.children, **({} if after is None else {"after": after}))
     if stride == 1:
         return Residual(body, after=after)
     if shortcut == "A":

@@ -79,7 +79,7 @@ def test_a_simple_cell_is_a_sum_and_a_threshold(rng):
 
 @pytest.mark.parametrize("angle", [0, 45, 90])
 def test_a_complex_cell_does_not_mind_where_the_bar_is(angle):
-    """It answers alike wherever its simple cells are; each of those answers to one place."""
+    """It answers alike wherever its simple cells are; each of them, to one place."""
     reach, field = 7, hw.gabor(15, angle, 6.0)
     shifts = np.arange(-2, 3) * 1.0
     x = hw.bars(15 + reach - 1, angle, width=3, shift=shifts)
@@ -126,7 +126,7 @@ def test_ends_beyond_the_image_are_refused():
 
 
 def test_half_width_of_a_known_curve():
-    """cos(2 a) from its peak is half of it after 30 degrees; straight lines miss by little."""
+    """cos(2 a) has fallen to half after 30 degrees; straight lines miss by little."""
     for peak in (0, 40, 175):
         answers = np.maximum(np.cos(2 * np.radians(ANGLES - peak)), 0)
         assert hw.half_width(ANGLES, answers) == pytest.approx(30, abs=0.1)

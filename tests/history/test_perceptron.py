@@ -175,6 +175,8 @@ def test_what_cannot_be_is_said_in_words():
     ):
         with pytest.raises(error, match=words):
             model.learn(x, t)
+    with pytest.raises(TypeError, match="rng is 7; it must be a generator"):
+        model.fit(CORNERS, EITHER, epochs=1, rng=7)
     assert not model.weight.any(), "nothing was learned from them"
     with pytest.raises(ValueError, match="learning_rate must be positive, not 0"):
         Perceptron(2, learning_rate=0)

@@ -5,6 +5,7 @@ import pytest
 
 pytest.importorskip("onnx", reason='needs the extra: pip install "onnx>=1.20"')
 
+from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
 from course.checks import check_layer
@@ -35,7 +36,7 @@ def normal(*shape, seed=1):
 
 WINDOW = {"kernel_shape": [3, 2], "strides": [2, 1]}
 GROWN = {"strides": [2, 2], "output_shape": [9, 8]}
-X, ROW = (2, 4, 5, 4), (2, 6)
+X, ROW, X1000 = (2, 4, 5, 4), (2, 6), {"x": (1, 1000)}
 SINGLE = {  # operator, attributes, shape of x, shapes of what the file holds, operator set
     "conv": ("Conv", {"pads": [1, 0, 0, 2]}, X, [(3, 4, 3, 2), (3,)], 21),
     "conv-no-bias": ("Conv", {"group": 2}, X, [(4, 2, 3, 2)], 21),
@@ -292,9 +293,50 @@ def test_operators_on_constants_are_computed_once(loaded):
     np.testing.assert_allclose(network(x), x.reshape(5, 8) @ arrays["w"].T, rtol=1e-12)
 
 
-def test_a_sum_after_a_convolution_becomes_its_bias(loaded):
+def test_a_sum_of_constants_is_one_constant(loaded):
+    """And not one array under one key that stands for both."""
+    arrays = {"a": normal(3, seed=1), "b": normal(3, seed=2)}
+    nodes = [node("Add", "a b", "c"), node("Mul", "x c", "y")]
+    network = loaded(model(nodes, {"x": (3,)}, "y", arrays))
+    assert network.params.keys() == {"c"}
+    np.testing.assert_allclose(network(np.ones(3)), arrays["a"] + arrays["b"])
+
+
+def test_what_no_operator_learns_is_a_constant(loaded):
+    arrays = {"a": normal(3, seed=1), "b": normal(3, seed=2)}
+    nodes = [
+        node("Relu", "a", "r"),
+        node("Add", "x r", "s"),
+        node("Concat", "s b b", "y", axis=0),
+    ]
+    network = loaded(model(nodes, {"x": (3,)}, "y", arrays))
+    assert not network.params
+    y = np.concatenate([1 + np.maximum(arrays["a"], 0), arrays["b"], arrays["b"]])
+    np.testing.assert_allclose(network(np.ones(3)), y)
+    np.testing.assert_array_equal(network.backward(np.ones(9)), np.ones(3))
+
+
+def test_inputs_and_outputs_left_out_at_the_end(loaded):
+    arrays = {"w": normal(3, 2, 3, 3)}
+    nothing, x, y = ("", " -", " - -"), normal(2, 2, 5, 5), []
+    for one, two in (nothing[:2], nothing[1:]):
+        nodes = [
+            node("Conv", f"x w{one}", "c"),
+            node("MaxPool", "c", f"p{one}", kernel_shape=[2, 2]),
+            node("Clip", f"p{two}", "y"),
+        ]
+        y.append(loaded(model(nodes, {"x": x.shape}, "y", arrays))(x))
+    assert y[0].shape == (2, 3, 2, 2)
+    np.testing.assert_array_equal(*y)
+
+
+@pytest.mark.parametrize("as_constant", [False, True])
+def test_a_sum_after_a_convolution_becomes_its_bias(as_constant, loaded, tmp_path):
     arrays = {"w": normal(3, 2, 3, 3), "b": normal(3, 1, 1)}
     nodes = [node("Conv", "x w", "c"), node("Add", "c b", "s"), node("Relu", "s", "y")]
+    if as_constant:
+        value = numpy_helper.from_array(arrays.pop("b"))
+        nodes.insert(0, node("Constant", "", "b", value=value))
     proto = model(nodes, {"x": (2, 2, 5, 5)}, "y", arrays)
     network = loaded(proto)
     assert [type(layer) for layer in network] == [Conv2d, ReLU]
@@ -302,6 +344,8 @@ def test_a_sum_after_a_convolution_becomes_its_bias(loaded):
     x = normal(2, 2, 5, 5)
     theirs = ReferenceEvaluator(proto).run(None, {"x": x})[0]
     np.testing.assert_allclose(network(x), theirs, rtol=1e-9)
+    save(network, tmp_path / "again.onnx")
+    np.testing.assert_array_equal(load(tmp_path / "again.onnx")(x), network(x))
 
 
 @pytest.mark.parametrize(
@@ -324,6 +368,123 @@ def test_wrong_inputs_are_refused(x, words, loaded, rng):
 def test_backward_before_forward_is_refused(loaded, rng):
     with pytest.raises(RuntimeError, match="call forward first"):
         loaded(small(rng)).backward(np.zeros((2, 3), np.float32))
+
+
+@pytest.mark.parametrize(
+    "form, y",
+    [
+        ({"value_float": 2.0}, [2.0, 4.0, 6.0]),
+        ({"value_floats": [1.0, 0.0, 2.0]}, [1.0, 0.0, 6.0]),
+        ({"value": numpy_helper.from_array(np.float32([3, 2, 1]))}, [3.0, 4.0, 3.0]),
+        (
+            {
+                "sparse_value": helper.make_sparse_tensor(
+                    numpy_helper.from_array(np.float32([5])),
+                    numpy_helper.from_array(np.array([1])),
+                    [3],
+                )
+            },
+            [0.0, 10.0, 0.0],
+        ),
+    ],
+)
+def test_every_form_of_a_constant_is_read(form, y, loaded):
+    nodes = [node("Constant", "", "c", **form), node("Mul", "x c", "y")]
+    network = loaded(model(nodes, {"x": (3,)}, "y", dtype=np.float32))
+    np.testing.assert_array_equal(network(np.float32([1, 2, 3])), np.float32(y))
+
+
+def test_whole_numbers_of_a_constant_are_read(loaded):
+    nodes = [
+        node("Constant", "", "c", value_ints=[3, 2]),
+        node("Reshape", "x c", "r"),
+        node("Constant", "", "axis", value_int=1),
+        node("ReduceMean", "r axis", "y", keepdims=0),
+    ]
+    network = loaded(model(nodes, {"x": (2, 3)}, "y"))
+    y = network(np.arange(6.0).reshape(2, 3))
+    np.testing.assert_array_equal(y, [0.5, 2.5, 4.5])
+
+
+def test_dropout_drops_only_while_the_network_learns(loaded):
+    arrays = {"p": np.array(0.25, np.float32)}
+    proto = model([node("Dropout", "x p", "y")], {"x": (1, 1000)}, "y", arrays)
+    network, x = loaded(proto), np.ones((1, 1000))
+    np.testing.assert_array_equal(network(x), x)
+    y = network.train()(x)
+    assert set(np.unique(y)) == {0.0, 4 / 3} and 650 < np.count_nonzero(y) < 850
+    np.testing.assert_array_equal(network.backward(x), y)
+    np.testing.assert_array_equal(network.eval()(x), x)
+
+
+def test_a_dropout_that_always_drops(loaded):
+    """The file itself says that it is training, and shows the mask."""
+    arrays = {"p": np.array(0.25, np.float32), "on": np.array(True)}
+    proto = model([node("Dropout", "x p on", "y mask", seed=3)], X1000, "y", arrays)
+    network, x = loaded(proto), np.ones((1, 1000))
+    y = network(x)
+    assert set(np.unique(y)) == {0.0, 4 / 3} and 650 < np.count_nonzero(y) < 850
+    assert not np.array_equal(network(x), y), "the next mask is another"
+    np.testing.assert_array_equal(loaded(proto)(x), y)
+
+
+def test_batch_statistics_come_out_of_a_file_that_trains(loaded):
+    """And there is a gradient through y, but none through them."""
+    held = {"w": normal(3), "b": normal(3), "mean": normal(3), "var": normal(3) ** 2}
+    made = node("BatchNormalization", "x w b mean var", "y m v", training_mode=1)
+    x = normal(4, 3, 2, 2)
+    network = loaded(model([made], {"x": x.shape}, "y m v", held))
+    y, m, v = network(x)
+    mean, var = x.mean(axis=(0, 2, 3)), x.var(axis=(0, 2, 3))
+    np.testing.assert_allclose(m, 0.9 * held["mean"] + 0.1 * mean, rtol=1e-6)
+    np.testing.assert_allclose(v, 0.9 * held["var"] + 0.1 * var, rtol=1e-6)
+    normed = (x - mean[:, None, None]) / np.sqrt(var + 1e-5)[:, None, None]
+    right = normed * held["w"][:, None, None] + held["b"][:, None, None]
+    np.testing.assert_allclose(y, right, rtol=1e-6)
+    network.backward(np.ones_like(y), None, None)
+    np.testing.assert_allclose(network.grads["b"], np.full(3, 16.0))
+    with pytest.raises(ValueError, match="no gradient but that of its first output"):
+        network.backward(np.ones_like(y), np.ones_like(m), None)
+
+
+@pytest.mark.parametrize("padding_counts", [0, 1])
+@pytest.mark.parametrize("ceil_mode", [0, 1])
+def test_an_average_with_gaps_by_its_definition(padding_counts, ceil_mode, loaded):
+    """Taps in the image are added up; those in the padding count, if the file says so."""
+    x, (top, left, bottom, right) = normal(2, 3, 6, 7), (1, 2, 2, 1)
+    made = node(
+        *("AveragePool", "x", "y"),
+        kernel_shape=[2, 3],
+        strides=[3, 2],
+        dilations=[3, 2],
+        pads=[top, left, bottom, right],
+        ceil_mode=ceil_mode,
+        count_include_pad=padding_counts,
+    )
+    y = loaded(model([made], {"x": x.shape}, "y"))(x)
+    assert y.shape[2:] == ((3, 4) if ceil_mode else (2, 3))
+    for i, j in np.ndindex(y.shape[2:]):
+        total, count = np.zeros((2, 3)), 0
+        for p, q in (
+            (3 * i + 3 * u - top, 2 * j + 2 * v - left) for u, v in np.ndindex(2, 3)
+        ):
+            inside = 0 <= p < 6 and 0 <= q < 7
+            total += x[:, :, p, q] if inside else 0
+            framed = p < 6 + bottom and q < 7 + right
+            count += framed if padding_counts else inside
+        np.testing.assert_allclose(y[:, :, i, j], total / count, rtol=1e-12)
+
+
+@pytest.mark.parametrize("op, axis", [("ReduceMean", 4), ("Flatten", -6), ("Concat", 4)])
+def test_an_axis_that_is_not_there_is_refused(op, axis, loaded):
+    """And never counted round: axis 4 of four is not axis 0."""
+    axes = {"axes": [axis]} if op == "ReduceMean" else {"axis": axis}
+    inputs = "x x" if op == "Concat" else "x"
+    made = helper.make_node(op, inputs.split(), ["y"], **axes)
+    proto = model([node("Relu", "x", "y")], {"x": ("N", "C", "H", "W")}, "y", opset=13)
+    proto.graph.node[0].CopyFrom(made)
+    with pytest.raises(ValueError, match="axis"):
+        loaded(proto)(np.zeros((1, 2, 3, 4)))
 
 
 def test_an_error_names_the_layer(loaded):

@@ -111,6 +111,11 @@ def test_a_skip_connection_passes_beside_the_layers():
     assert abs(over - found["Conv2d"][1]) > 0.5
 
 
+def test_an_input_stands_just_left_of_its_first_use():
+    found = places(circuit(product_of_a_sum()))
+    assert found["x"][0] == found["y"][0] < found["+"][0] == found["z"][0] < found["×"][0]
+
+
 def test_rows_move_as_little_as_they_can():
     """Least squares: two that want one place stand half a row above and below it."""
     rows = _apart(["a", "b", "c"], {"a": 0.0, "b": 0.0, "c": -5.0})

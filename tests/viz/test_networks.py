@@ -176,7 +176,7 @@ def test_every_kind_of_network_fits_its_figure(name, shape):
 
 
 def test_the_network_may_say_its_shape():
-    model = lenet5(rng=np.random.default_rng(0))
+    model = Sequential(*lenet5(rng=np.random.default_rng(0)))
     with pytest.raises(ValueError, match="say for which images"):
         architecture(model)
     model.input_shape = (1, 28, 28)

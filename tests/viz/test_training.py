@@ -33,6 +33,18 @@ def test_a_run_that_was_interrupted_has_its_epochs_in_their_places():
     np.testing.assert_allclose(left.lines[3].get_xydata(), [[10, 0.5]])  # the lowest
 
 
+def test_many_epochs_are_summed_up():
+    percent = np.append(np.linspace(50, 95, 10), 94)
+    history = History(
+        [1.0] * 11, [1.0] * 11, [0.5] * 11, (percent / 100).tolist(),
+        epoch_ends=list(range(1, 12)),
+    )  # fmt: skip
+    picture = learning_curve(history)
+    assert "50.00 % after the first epoch, 94.00 % after the last" in picture.alt
+    assert "highest, 95.00 %, after epoch 10." in picture.alt
+    assert [note.get_text() for note in picture.fig.axes[1].texts] == ["95.00"]
+
+
 def test_other_losses_are_called_by_their_name():
     history = History([0.2, 0.1, 0.0], [0.1], [0.05], epoch_ends=[3])  # 0 has no logarithm
     picture = learning_curve(history, loss="mean squared error")

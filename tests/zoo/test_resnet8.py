@@ -67,16 +67,6 @@ def test_scores_are_the_reference_s(trained, reference, images):
 
 @needs_model
 @needs_images
-def test_the_first_thousand_images_are_seen_as_the_reference_sees_them(
-    trained, reference, images
-):
-    found = trained(images[0][:1000].astype(np.float32)).argmax(axis=1)
-    np.testing.assert_array_equal(found, reference["pred_full"][:1000])
-
-
-@pytest.mark.slow
-@needs_model
-@needs_images
 def test_exactly_8719_of_10000_images_are_right(trained, reference, images):
     x, t = images
     parts = [trained(x[k : k + 500].astype(np.float32)) for k in range(0, 10_000, 500)]

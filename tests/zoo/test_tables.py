@@ -207,6 +207,18 @@ def test_without_a_generator_weights_are_those_of_seed_0(name):
     assert any((other.params[key] != mine.params[key]).any() for key in mine.params)
 
 
+@pytest.mark.parametrize(
+    "name, options, words",
+    [
+        ("resnet20", {"shortcut": "C"}, 'shortcut is .C.; it must be "A", "B" or None'),
+        ("alexnet", {"variant": "small"}, "variant is .small.; it must be one of grouped"),
+    ],
+)
+def test_an_option_that_is_not_there_is_refused(name, options, words):
+    with pytest.raises(ValueError, match=words):
+        getattr(course.zoo, name)(**options)
+
+
 @pytest.mark.parametrize("name", ["lenet5", "lenet5_1998", "resnet8", "autoencoder"])
 def test_a_seed_in_place_of_a_generator_is_refused(name):
     with pytest.raises(TypeError, match=r"np.random.default_rng\(0\)"):
