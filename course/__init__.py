@@ -9,11 +9,15 @@
 __version__ = "0.1.0"
 __all__ = ["check", "hint", "progress"]
 
+_PARTS = "data", "graph", "layers", "losses", "onnx", "optimizers", "viz", "zoo"
+
 
 def __getattr__(name: str):
-    """Load `check`, `hint` and `progress` when they are first asked for."""
-    if name in __all__:
-        from course.exercises import check as module
+    """Load `check`, `hint`, `progress` and the parts when they are first asked for."""
+    from importlib import import_module
 
-        return getattr(module, name)
+    if name in __all__:
+        return getattr(import_module("course.exercises.check"), name)
+    if name in _PARTS:  # course.onnx.load(...) after `import course` alone
+        return import_module(f"course.{name}")
     raise AttributeError(f"module 'course' has no attribute {name!r}")

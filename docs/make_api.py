@@ -23,9 +23,11 @@ shapes, edges and examples. (`docs/make_api.py` writes this page from them.)
 GROUPS = {  # heading, and the modules or packages under it
     "Layers": ["layers"],
     "Losses": ["losses"],
-    "Optimizers": ["optimizers"],
-    "Models": ["model", "summary", "state_files", "zoo"],
+    "Optimizers": ["optimizers", "schedules", "regularization"],
+    "Models": ["model", "summary", "state_files", "zoo", "onnx"],
     "Training": ["training", "sanity", "checks"],
+    "Autodiff": ["graph", "operations"],
+    "History": ["history"],
     "Data": ["data"],
     "Images": ["vision"],
     "Information": ["information"],

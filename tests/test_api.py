@@ -9,6 +9,7 @@ import pytest
 import course.data
 import course.layers
 import course.losses
+import course.zoo
 
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / "docs/api.md").read_text(encoding="utf-8")
@@ -20,7 +21,7 @@ def test_page_is_what_the_files_say():
     assert (done.returncode, done.stdout) == (0, "up to date\n")
 
 
-@pytest.mark.parametrize("package", [course.layers, course.losses, course.data])
+@pytest.mark.parametrize("package", [course.layers, course.losses, course.data, course.zoo])
 def test_every_exported_name_has_a_line_with_a_sentence(package):
     lines = {}
     for line in PAGE.splitlines():

@@ -171,19 +171,34 @@ def test_stopped_within_an_epoch_it_goes_on_from_that_step(data, uninterrupted, 
 
     def interrupt(history):
         last.append(len(history.batch_loss))
-        if len(history.batch_loss) == 50:  # in the second epoch
+        if len(history.batch_loss) == 40:  # in the second epoch
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         train(data, network(), checkpoint=path, checkpoint_every=None, after_step=interrupt)
-    assert last[-1] == 50
+    assert last[-1] == 40
     model = network(seed=1)  # other weights, other seeds of the masks: not used
     seen = []
     train(
         data, model, checkpoint=path, checkpoint_every=None,
         after_step=lambda history: seen.append(len(history.batch_loss)),
     )  # fmt: skip
-    assert seen == list(range(51, STEPS + 1))
+    assert seen == list(range(41, STEPS + 1))
+    same(contents(path), uninterrupted[0])
+
+
+def test_killed_after_the_last_step_only_the_evaluation_is_left(
+    data, uninterrupted, tmp_path
+):
+    path = tmp_path / "run.safetensors"
+
+    def interrupt(history):
+        if len(history.batch_loss) == STEPS:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train(data, network(), checkpoint=path, after_step=interrupt)
+    train(data, network(seed=1), checkpoint=path)
     same(contents(path), uninterrupted[0])
 
 

@@ -87,6 +87,12 @@ def test_corners_of_cosine_and_one_cycle():
     np.testing.assert_allclose(found, [0.1, 0.55, 1, 0.505, 0.01])
 
 
+def test_cosine_and_exponential_between_their_ends():
+    """At a quarter the cosine is that of 45 degrees; half of an exponential is a root."""
+    np.testing.assert_allclose(cosine(0.2)(0.25), 0.2 + 0.8 * (1 + 0.5**0.5) / 2)
+    np.testing.assert_allclose([exponential(0.01)(0.5), exponential(0.01)(1)], [0.1, 0.01])
+
+
 def test_after_warming_up_the_other_schedule_has_its_whole_range():
     schedule = warm_up(0.5, linear(0.5), start=0.2)
     found = [schedule(share) for share in (0, 0.25, 0.5, 0.75, 1)]

@@ -126,7 +126,7 @@ def test_networks_for_colours_are_told_from_those_for_digits(tmp_path, capsys):
 
 
 def test_names_are_those_of_the_package():
-    assert set(NETWORKS) <= zoo.NETWORKS.keys()
+    assert set(NETWORKS) <= set(zoo.NETWORKS)
     kinds = {kind for kind, _ in OPTIMIZERS.values()}
     assert kinds == set(optimizers.__all__) - {"Optimizer"}
     assert all(_schedule(name) is None or _schedule(name)(0) <= 1 for name in SCHEDULES)

@@ -18,7 +18,7 @@ from course.schedules import one_cycle
 from course.training import History, fit
 from course.vision.augmentation import Shift
 
-EPOCHS, BATCH = 3, 8
+EPOCHS, BATCH = 3, 12
 
 
 def digits(path: Path) -> None:

@@ -336,7 +336,8 @@ class _Reader:
         bias = layer.params["bias"]
         F, ndim = len(conv.params["weight"]), bias.ndim
         shape = bias.shape if layer.axis is None else bias.shape + (1,) * (3 - ndim)
-        if shape[-3:] != (F, 1, 1) or len(shape) > 4 or layer.axis not in (None, 1):
+        plain = shape[-3:] == (F, 1, 1) and bias.size == F and len(shape) <= 4
+        if not plain or layer.axis not in (None, 1):
             return False
         made = next(filter(None, node.outputs))
         conv.params["bias"] = bias.reshape(-1)

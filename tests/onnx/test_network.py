@@ -8,7 +8,7 @@ pytest.importorskip("onnx", reason='needs the extra: pip install "onnx>=1.20"')
 from onnx import helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from course.checks import check_layer
+from course.checks import check_layer, slope
 from course.fused import Fused
 from course.layers import BatchNorm2d, Conv2d, Linear, MaxPool2d, ReLU
 from course.onnx import load, save
@@ -445,6 +445,44 @@ def test_batch_statistics_come_out_of_a_file_that_trains(loaded):
     np.testing.assert_allclose(network.grads["b"], np.full(3, 16.0))
     with pytest.raises(ValueError, match="no gradient but that of its first output"):
         network.backward(np.ones_like(y), np.ones_like(m), None)
+
+
+@pytest.mark.parametrize("shape", [(3,), (5, 3), (1, 5, 3), (2, 3, 1, 1)])
+def test_another_sum_after_a_convolution_stays_one(shape, loaded):
+    arrays = {"w": normal(3, 2, 1, 1), "b": normal(*shape)}
+    nodes = [node("Conv", "x w", "c"), node("Add", "c b", "y")]
+    proto = model(nodes, {"x": (2, 2, 5, 3)}, "y", arrays)
+    x = normal(2, 2, 5, 3)
+    theirs = ReferenceEvaluator(proto).run(None, {"x": x})[0]
+    np.testing.assert_allclose(loaded(proto)(x), theirs, rtol=1e-9)
+
+
+def test_an_old_softmax_is_one_over_all_axes_from_its_own(loaded):
+    """Until operator set 12; from 13 on over that axis alone."""
+    x = normal(2, 3, 4)
+    made = [node("Softmax", "x", "y", axis=1)]
+    old, new = (
+        loaded(model(made, {"x": x.shape}, "y", opset=opset))(x) for opset in (12, 13)
+    )
+    powers = np.exp(x)
+    np.testing.assert_allclose(old, powers / powers.sum(axis=(1, 2), keepdims=True))
+    np.testing.assert_allclose(new, powers / powers.sum(axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize("reduction", ["none", "sum", "mean"])
+@pytest.mark.parametrize("op", ["SoftmaxCrossEntropyLoss", "NegativeLogLikelihoodLoss"])
+def test_gradients_of_losses_are_slopes(op, reduction, loaded):
+    labels = np.array([[0, 2, -1], [1, 1, 2]])
+    held = {"t": labels, "w": np.array([0.5, 2.0, 1.0])}
+    made = node(op, "x t w", "y", reduction=reduction, ignore_index=-1)
+    x = normal(2, 3, 3)
+    network = loaded(model([made], {"x": x.shape}, "y", held))
+    r = np.asarray(normal(*network(x).shape, seed=4))
+    dx = network.backward(r)
+    np.testing.assert_allclose(
+        dx, slope(lambda: np.sum(network(x) * r), x), rtol=1e-7, atol=1e-7
+    )
+    assert not dx[0, :, 2].any(), "the label -1 is passed over"
 
 
 @pytest.mark.parametrize("padding_counts", [0, 1])
