@@ -49,6 +49,7 @@ class Container(Layer):
     """
 
     input_shape: tuple[int, ...] | None = None
+    _shared: tuple[str, str] | None = None  # two names of one layer
 
     def __init__(self, children: Mapping[str, Layer]):
         for name, layer in children.items():
@@ -58,6 +59,10 @@ class Container(Layer):
                     f"{type(self).__name__}(a, b, c), not {type(self).__name__}([a, b, c])"
                 )
         self.children = dict(children)
+        names: dict[int, str] = {}
+        for name, leaf in self.leaves():
+            if names.setdefault(id(leaf), name) != name:
+                self._shared = names[id(leaf)], name
 
     @property
     def layers(self) -> tuple[Layer, ...]:
@@ -170,6 +175,14 @@ class Container(Layer):
             for name, child in self.children.items()
             for key, array in getattr(child, what).items()
         }
+
+    def _can_go_back(self) -> None:
+        """Raise RuntimeError if a layer is at two places: it remembers its last x only."""
+        if self._shared is not None:
+            raise RuntimeError(
+                "{} and {} are one layer, which remembers only the last x that it saw: "
+                "to go backward, give each place a layer of its own".format(*self._shared)
+            )
 
     def state_dict(self) -> dict[str, Array]:
         """Return parameters and buffers under PyTorch's keys: the arrays, not copies."""
@@ -321,6 +334,7 @@ class Sequential(Container):
 
     def backward(self, dy: Array) -> Array:
         """Given dLoss/dy, fill the gradients of every layer and return dLoss/dx."""
+        self._can_go_back()
         for step in reversed(self._steps):
             dy = step.backward(dy)
         return dy
@@ -331,6 +345,7 @@ class Sequential(Container):
         Training needs no dLoss/dx of the images: that is the dearest of all, as the first
         layer sees them at full size.
         """
+        self._can_go_back()
         learners = [k for k, step in enumerate(self._steps) if step.params]
         for step in reversed(self._steps[min(learners, default=0) + 1 :]):
             dy = step.backward(dy)
@@ -387,6 +402,7 @@ class Residual(Container):
         return residual_sum_forward(a, b)
 
     def backward(self, dy: Array) -> Array:
+        self._can_go_back()
         if self.after is not None:
             dy = self.after.backward(dy)
         through, round_it = residual_sum_backward(dy)
@@ -431,6 +447,7 @@ class Branches(Container):
         return y
 
     def backward(self, dy: Array) -> Array:
+        self._can_go_back()
         parts = concat_backward(dy, self.remembered("channels"))
         dx = None
         for branch, part in zip(reversed(self.layers), reversed(parts), strict=True):

@@ -122,16 +122,16 @@ RECIPES = {
     "convnetjs-cifar10": Recipe(
         title="the ConvNetJS network on CIFAR-10",
         text="The network, the augmentation (mirrored images, shifts by 2 pixels at most) "
-        "and the trainer of Karpathy's demo: Adadelta with rho 0.95 and eps 1e-6, batches "
-        "of 4. Its L2 term is 1e-4, which it divides by the size of the batch, as it does "
-        "with the gradients.",
+        "and the trainer of Karpathy's demo: Adadelta with rho 0.95 and eps 1e-6, an L2 "
+        "term of 1e-4. Batches are of 32 images; the demo's are of 4, with which neither "
+        "library came above 53 % in five epochs.",
         data=_centred,
         network=lambda rng: convnetjs(rng=rng),
-        optimizer=lambda: Adadelta(1.0, rho=0.95, eps=1e-6, weight_decay=1e-4 / 4),
+        optimizer=lambda: Adadelta(1.0, rho=0.95, eps=1e-6, weight_decay=1e-4),
         theirs=lambda optim, groups: optim.Adadelta(groups, 1.0, rho=0.95, eps=1e-6),
-        weight_decay=1e-4 / 4,
-        epochs=5,
-        batch_size=4,
+        weight_decay=1e-4,
+        epochs=8,
+        batch_size=32,
         augment=Augment(Flip(), Shift(2)),
     ),
     "resnet-cifar10": Recipe(

@@ -606,3 +606,16 @@ def test_what_is_changed_inside_is_undone():
     assert model.training and model.layers[0].training
     assert model.buffers["0.running_mean"].tolist() == [0, 0]
     assert not hasattr(model.layers[0], "note")
+
+
+@pytest.mark.parametrize("go", ["backward", "learn"])
+def test_one_layer_at_two_places_does_not_go_backward(go, rng):
+    linear = Linear(3, 3, rng=rng)
+    x = rng.normal(size=(2, 3)).astype(np.float32)
+    once = Sequential(inner=Sequential(linear), relu=ReLU(), again=linear)
+    for model in (once, Branches(linear, linear), Residual(Sequential(linear, linear))):
+        y = model(x)  # that is allowed
+        with pytest.raises(RuntimeError, match=r"are one layer, .* a layer of its own"):
+            getattr(model, go)(y)
+    with pytest.raises(RuntimeError, match=r"inner\.0 and again are one layer"):
+        once.backward(x)
