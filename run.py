@@ -192,7 +192,7 @@ def install(uv):
         pip = [PYTHON, "-m", "pip", "install", *quiet]
     if not PYTHON.exists():
         call(make)
-    print("+ the first time this downloads about 210 MB", flush=True)
+    print("+ the first time this downloads about 225 MB", flush=True)
     call([*pip, "--only-binary", ":all:", "--require-hashes", "-r", LOCK])
     call([*pip, "--no-build-isolation", "--no-deps", "-e", ROOT])
 

@@ -144,7 +144,7 @@ RECIPES = {
         optimizer=lambda: SGD(0.4, momentum=0.9, weight_decay=5e-4),
         theirs=lambda optim, groups: optim.SGD(groups, 0.4, momentum=0.9),
         weight_decay=5e-4,
-        epochs=11,
+        epochs=7,
         batch_size=128,
         schedule=one_cycle(0.25),
         augment=Augment(Flip(), Shift(4)),

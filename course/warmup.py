@@ -112,6 +112,23 @@ def images(dtype: Any) -> None:
     Augment(Flip(), Color(0.1))(x, np.random.default_rng(0))
 
 
+def history(dtype: Any) -> None:
+    """Run the machines of the past."""
+    from course.history.adaline import Adaline
+    from course.history.madaline import Madaline
+    from course.history.neocognitron import bell, c_cells, s_cells
+    from course.history.perceptron import Perceptron
+
+    rng, x = np.random.default_rng(0), numbers(4, 3, dtype=dtype)
+    signs = np.array([1, -1, 1, -1], dtype)
+    Perceptron(3, dtype=dtype).fit(x, np.maximum(signs, 0)[:, None], epochs=1)
+    Adaline(3, dtype=dtype).fit(x, signs[:, None], epochs=1)
+    Madaline(3, rng=rng, dtype=dtype).fit(x, signs, epochs=1)
+    w, one = numbers(2, 1, 3, 3, dtype=dtype), np.ones(2, dtype)
+    y, _ = s_cells(numbers(1, 1, 7, 7, dtype=dtype), w, one, bell(3, 1).astype(dtype), 2.0)
+    c_cells(y, bell(3, 1).astype(dtype))
+
+
 LABELS = np.arange(4) % 3
 SHARES = np.full((4, 3), 1 / 3)
 
@@ -171,6 +188,7 @@ WORKS: dict[str, tuple[Callable, ...]] = {
         optimizer(optimizers.Adam),
         regularizers,
     ),
+    "history": (history,),
     "no loops": (
         layer(L.Concat, x=(IMAGES, IMAGES)),
         layer(L.ResidualSum, x=(IMAGES, IMAGES)),

@@ -178,7 +178,7 @@ def figure_data(axes: Any) -> dict[str, Any]:
 
     bars = [part for part in axes.containers if isinstance(part, BarContainer)]
     return {
-        "title": axes.get_title(),
+        "title": " ".join(filter(None, map(axes.get_title, ("left", "center", "right")))),
         "xlabel": axes.get_xlabel(),
         "ylabel": axes.get_ylabel(),
         "lines": [{"x": line.get_xdata(), "y": line.get_ydata()} for line in axes.lines],

@@ -4,9 +4,10 @@ None has weights: `like` puts ours into it, not copies of them. Import this modu
 PyTorch is installed only.
 """
 
-import torch
-from torch import nn
-from torch.nn import functional as F
+import pytest
+
+torch = pytest.importorskip("torch", reason="PyTorch is not installed")
+nn, F = torch.nn, torch.nn.functional
 
 
 def like(build, network, state=None, training=False):
