@@ -275,11 +275,10 @@ def parts(python, arguments):
     if arguments and arguments != ["--all"]:
         return {"pytest": [*pytest, *arguments]}
     nbval = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=300"]
-    together = ["-n", "logical", "--maxprocesses=4", "--dist=loadfile"]
     quick = {
         "ruff check": [python, "-m", "ruff", "check", "."],
         "ruff format": [python, "-m", "ruff", "format", "--check", "."],
-        "tests": [*pytest, *together, "-m", "not slow"],
+        "tests": [*pytest, "-m", "not slow"],
         "notebooks": [*pytest, *nbval, "lectures", "solutions"],
     }
     slow = {"slow tests": [*pytest, "-m", "slow"]}
