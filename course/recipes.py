@@ -123,8 +123,8 @@ RECIPES = {
         title="the ConvNetJS network on CIFAR-10",
         text="The network, the augmentation (mirrored images, shifts by 2 pixels at most) "
         "and the trainer of Karpathy's demo: Adadelta with rho 0.95 and eps 1e-6, an L2 "
-        "term of 1e-4 that it divides by the size of the batch, as it does the gradients, and "
-        "batches of 4.",
+        "term of 1e-4 that it divides by the size of the batch, as it does the gradients, "
+        "and batches of 4.",
         data=_centred,
         network=lambda rng: convnetjs(rng=rng),
         optimizer=lambda: Adadelta(1.0, rho=0.95, eps=1e-6, weight_decay=1e-4 / 4),
