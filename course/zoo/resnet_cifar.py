@@ -52,63 +52,13 @@ def cifar_resnet(
     """Return the ResNet of so many layers with fresh weights for 3 x 32 x 32 images.
 
     Raises ValueError for a depth that is not 6n + 2, as 8, 14, 20, ..., and for another
-    shortcut than "A" and "B".
+    shortcut than "A", "B" and None.
     """
     if depth < 8 or depth % 6 != 2:
         raise ValueError(f"depth is {depth}; it must be 6n + 2: 8, 14, 20, ...")
-    return _network(depth, classes, shortcut, preactivation, fresh(rng, dtype))
-
-
-@sees(3, 32, 32)
-def resnet20(
-    classes: int = 10,
-    *,
-    shortcut: str | None = "A",
-    preactivation: bool = False,
-    rng: np.random.Generator | None = None,
-    dtype: Any = np.float32,
-) -> Sequential:
-    """Return ResNet-20 with fresh weights for 3 x 32 x 32 images.
-
-    Raises ValueError for another shortcut than "A", "B" and None, which is plain20.
-    """
-    return _network(20, classes, shortcut, preactivation, fresh(rng, dtype))
-
-
-@sees(3, 32, 32)
-def resnet56(
-    classes: int = 10,
-    *,
-    shortcut: str | None = "A",
-    preactivation: bool = False,
-    rng: np.random.Generator | None = None,
-    dtype: Any = np.float32,
-) -> Sequential:
-    """Return ResNet-56 with fresh weights for 3 x 32 x 32 images.
-
-    Raises ValueError for another shortcut than "A", "B" and None.
-    """
-    return _network(56, classes, shortcut, preactivation, fresh(rng, dtype))
-
-
-@sees(3, 32, 32)
-def plain20(
-    classes: int = 10, *, rng: np.random.Generator | None = None, dtype: Any = np.float32
-) -> Sequential:
-    """Return ResNet-20 without shortcuts, with fresh weights for 3 x 32 x 32 images."""
-    return _network(20, classes, None, False, fresh(rng, dtype))
-
-
-def _network(
-    depth: int,
-    classes: int,
-    shortcut: str | None,
-    preactivation: bool,
-    new: dict[str, Any],
-) -> Sequential:
-    """Return the network of so many layers."""
     if shortcut not in ("A", "B", None):
         raise ValueError(f'shortcut is {shortcut!r}; it must be "A", "B" or None')
+    new = fresh(rng, dtype)
     norm = partial(BatchNorm2d, dtype=new["dtype"])
     stages, C = {}, 16
     for k, F in enumerate((16, 32, 64), 1):
@@ -125,6 +75,48 @@ def _network(
     if preactivation:
         return Sequential(conv1=conv1, **stages, bn=norm(C), relu=ReLU(), **head)
     return Sequential(conv1=conv1, bn1=norm(16), relu=ReLU(), **stages, **head)
+
+
+@sees(3, 32, 32)
+def resnet20(
+    classes: int = 10,
+    *,
+    shortcut: str | None = "A",
+    preactivation: bool = False,
+    rng: np.random.Generator | None = None,
+    dtype: Any = np.float32,
+) -> Sequential:
+    """Return ResNet-20 with fresh weights for 3 x 32 x 32 images.
+
+    Raises ValueError for another shortcut than "A", "B" and None, which is plain20.
+    """
+    how = {"shortcut": shortcut, "preactivation": preactivation}
+    return cifar_resnet(20, classes, **how, rng=rng, dtype=dtype)
+
+
+@sees(3, 32, 32)
+def resnet56(
+    classes: int = 10,
+    *,
+    shortcut: str | None = "A",
+    preactivation: bool = False,
+    rng: np.random.Generator | None = None,
+    dtype: Any = np.float32,
+) -> Sequential:
+    """Return ResNet-56 with fresh weights for 3 x 32 x 32 images.
+
+    Raises ValueError for another shortcut than "A", "B" and None.
+    """
+    how = {"shortcut": shortcut, "preactivation": preactivation}
+    return cifar_resnet(56, classes, **how, rng=rng, dtype=dtype)
+
+
+@sees(3, 32, 32)
+def plain20(
+    classes: int = 10, *, rng: np.random.Generator | None = None, dtype: Any = np.float32
+) -> Sequential:
+    """Return ResNet-20 without shortcuts, with fresh weights for 3 x 32 x 32 images."""
+    return cifar_resnet(20, classes, shortcut=None, rng=rng, dtype=dtype)
 
 
 def _after(C: int, F: int, stride: int, new: dict[str, Any]) -> Sequential:
