@@ -6,7 +6,6 @@ Each check returns a `Finding`. A check that fails unforeseen is a finding too: 
 goes on to the next. Libraries are imported inside the checks: what is missing is reported.
 """
 
-import ctypes
 import os
 import platform
 import sys
@@ -200,6 +199,8 @@ def sandbox() -> Iterator[Finding]:
 
 def gpu() -> Iterator[Finding]:
     """Look for an NVIDIA GPU."""
+    from course.cuda.native import cuda_devices
+
     names = cuda_devices()
     yield Finding(
         bool(names),
@@ -209,23 +210,6 @@ def gpu() -> Iterator[Finding]:
         else "no NVIDIA GPU found; every lecture of this version runs on the CPU",
         "none needed",
     )
-
-
-def cuda_devices() -> list[str]:
-    """Return the names of the GPUs that the CUDA driver sees; none without a driver."""
-    try:
-        cuda = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
-    except OSError:
-        return []
-    count, device, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(100)
-    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)):
-        return []
-    names = []
-    for k in range(count.value):
-        cuda.cuDeviceGet(ctypes.byref(device), k)
-        cuda.cuDeviceGetName(name, len(name), device)
-        names.append(name.value.decode())
-    return names
 
 
 CHECKS = (python, memory, libraries, loops, cache, data, sandbox, gpu)

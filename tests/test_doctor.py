@@ -7,6 +7,7 @@ from itertools import pairwise
 import pytest
 
 from course import doctor
+from course.cuda import native
 
 
 def run(code_or_module, **env):
@@ -140,4 +141,4 @@ def test_without_a_gpu_the_report_says_what_that_means():
 def test_the_gpus_are_those_that_nvidia_smi_lists():
     query = ["nvidia-smi", "--query-gpu=name", "--format=csv,noheader"]
     listed = subprocess.run(query, capture_output=True, text=True).stdout.splitlines()
-    assert sorted(doctor.cuda_devices()) == sorted(listed)
+    assert sorted(native.cuda_devices()) == sorted(listed)

@@ -263,7 +263,7 @@ def test_an_index_runs_over_its_own_size(path):
 # --- who may import whom ----------------------------------------------------------------
 
 FLOORS = [  # a module imports from lower floors, and from its own package
-    ["shapes", "compiled", "files", "interrupts", "state_files"],
+    ["shapes", "compiled", "cuda", "files", "interrupts", "state_files"],
     ["launch"],
     ["device"],
     ["engine", "philox"],
@@ -302,7 +302,7 @@ def test_upper_imports_lower(path):
 @every_layer
 def test_layers_never_import_one_another(path):
     ours = {module for module in imported(path) if module.startswith("course")}
-    lower = {"compiled", "device", "engine", "philox", "shapes"}
+    lower = {"compiled", "cuda", "device", "engine", "philox", "shapes"}
     assert {module.split(".")[1] for module in ours - {"course.layers.base"}} <= lower
 
 
@@ -313,8 +313,8 @@ def test_layers_need_numba_and_numpy_only(path):
 
 
 @every_module
-def test_only_device_knows_cuda(path):
-    if name(path) != "device":
+def test_only_one_module_knows_numba_cuda(path):
+    if name(path) != "cuda/native":
         assert not {m for m in imported(path) if m.startswith("numba.cuda")}
 
 
@@ -326,7 +326,7 @@ def test_pyplot_is_for_users(path):
 
 @every_module
 def test_one_way_to_compile(path):
-    """`course.compiled.compiled`; and no prange but in the launcher.
+    """`course.compiled.compiled` and `course.cuda.jit`; no prange but in the launcher.
 
     Elsewhere `course.device.fill` has the threads.
     """
@@ -334,8 +334,18 @@ def test_one_way_to_compile(path):
     for node in ast.walk(tree(path)):
         if isinstance(node, ast.FunctionDef):
             for decorator in map(ast.unparse, node.decorator_list):
-                word = decorator.split("(")[0].split(".")[-1]
-                assert word not in ("jit", "njit", "vectorize", "guvectorize", "stencil")
+                call = decorator.split("(")[0]
+                ours = call == "cuda.jit" or (
+                    call == "jit" and name(path) == "cuda/__init__"
+                )
+                word = call.split(".")[-1]
+                assert ours or word not in (
+                    "jit",
+                    "njit",
+                    "vectorize",
+                    "guvectorize",
+                    "stencil",
+                )
         spelt = getattr(node, "id", ""), getattr(node, "attr", "")
         assert "prange" not in spelt or launcher
     assert ("numba.prange" in imported(path)) == launcher

@@ -229,7 +229,7 @@ def _per_channel(name: str, a: Array | None, default: float, x: Array) -> Array:
     C = x.shape[1]
     if a is None:
         return np.full(C, default, x.dtype)
-    a = floats(name, a, f"({C},)", x.dtype)
+    a = floats(name, a, f"({C},)", x)
     same_shape(name, a, (C,), "one number for each channel of x")
     return a
 
@@ -318,7 +318,7 @@ def batchnorm_backward(
     (array([ 0.1875, -0.1875]), array([-0.5]), array([1.]))
     """
     x = _images("x", x)
-    dy = floats("dy", dy, "any", x.dtype)
+    dy = floats("dy", dy, "any", x)
     same_shape("dy", dy, x.shape, "the shape of x")
     w = _per_channel("weight", weight, 1, x)
     mean = _per_channel("mean", mean, 0, x)

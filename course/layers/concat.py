@@ -59,7 +59,7 @@ def concat_forward(arrays: Sequence[Array], axis: int = 1) -> Array:
     head = floats("x[0]", arrays[0], "any")
     axis = _axis(axis, head.ndim)
     for k, a in enumerate(arrays[1:], 1):
-        floats(f"x[{k}]", a, "any", head.dtype)
+        floats(f"x[{k}]", a, "any", head)
         wanted = list(head.shape)
         wanted[axis] = a.shape[axis] if a.ndim == head.ndim else -1
         same_shape(f"x[{k}]", a, wanted, f"that of x[0], but for axis {axis},")

@@ -162,10 +162,10 @@ def conv1d_forward(
     array([[[1., 3., 5.]]])
     """
     x = floats("x", x, "(N, C, W)")
-    w = floats("w", w, "(F, C/G, K)", x.dtype)
+    w = floats("w", w, "(F, C/G, K)", x)
     G, S, D, frame, WO = _geometry(x.shape, w.shape, stride, padding, dilation, groups)
     N, F = len(x), len(w)
-    b = np.zeros(F, x.dtype) if b is None else floats("b", b, "(F,)", x.dtype)
+    b = np.zeros(F, x.dtype) if b is None else floats("b", b, "(F,)", x)
     same_shape("b", b, (F,), "one bias for each filter of w")
     y = np.empty((N, F, WO), x.dtype)
     window = (1, S), ((0, 0), frame), (1, D), G
@@ -195,8 +195,8 @@ def conv1d_backward(
     (array([[[-1.,  0.,  0.,  1.]]]), array([[[ 5., 14.]]]), array([3.]))
     """
     x = floats("x", x, "(N, C, W)")
-    w = floats("w", w, "(F, C/G, K)", x.dtype)
-    dy = floats("dy", dy, "(N, F, WO)", x.dtype)
+    w = floats("w", w, "(F, C/G, K)", x)
+    dy = floats("dy", dy, "(N, F, WO)", x)
     G, S, D, frame, WO = _geometry(x.shape, w.shape, stride, padding, dilation, groups)
     (N, C, W), (F, CG, _) = x.shape, w.shape
     same_shape("dy", dy, (N, F, WO), "the shape of y for these x and w")

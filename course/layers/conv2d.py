@@ -212,11 +212,11 @@ def conv2d_forward(
 def _ready(x, w, b, stride, padding, dilation, groups):
     """Return x, w, b and an empty y, and the window, or say in words what cannot be."""
     x = floats("x", x, "(N, C, H, W)")
-    w = floats("w", w, "(F, C/G, KH, KW)", x.dtype)
+    w = floats("w", w, "(F, C/G, KH, KW)", x)
     G, stride, dilation, frame, size = _geometry(
         x.shape, w.shape, stride, padding, dilation, groups
     )
-    b = np.zeros(len(w), x.dtype) if b is None else floats("b", b, "(F,)", x.dtype)
+    b = np.zeros(len(w), x.dtype) if b is None else floats("b", b, "(F,)", x)
     same_shape("b", b, (len(w),), "one bias for each filter of w")
     y = np.empty((len(x), len(w), *size), x.dtype)
     return x, w, b, y, (stride, frame, dilation, G)
@@ -247,8 +247,8 @@ def conv2d_backward(
            [1., 2., 1.]])
     """
     x = floats("x", x, "(N, C, H, W)")
-    w = floats("w", w, "(F, C/G, KH, KW)", x.dtype)
-    dy = floats("dy", dy, "(N, F, HO, WO)", x.dtype)
+    w = floats("w", w, "(F, C/G, KH, KW)", x)
+    dy = floats("dy", dy, "(N, F, HO, WO)", x)
     G, stride, dilation, frame, size = _geometry(
         x.shape, w.shape, stride, padding, dilation, groups
     )

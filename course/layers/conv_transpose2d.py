@@ -198,12 +198,12 @@ def conv_transpose2d_forward(
            [ 0.,  3.,  6.]])
     """
     x = floats("x", x, "(N, C, H, W)")
-    w = floats("w", w, "(C, F/G, KH, KW)", x.dtype)
+    w = floats("w", w, "(C, F/G, KH, KW)", x)
     G, stride, dilation, (top, left), (HO, WO) = _geometry(
         x.shape, w.shape, stride, padding, output_padding, dilation, groups
     )
     (N, _, H, W), F = x.shape, w.shape[1] * G
-    b = np.zeros(F, x.dtype) if b is None else floats("b", b, "(F,)", x.dtype)
+    b = np.zeros(F, x.dtype) if b is None else floats("b", b, "(F,)", x)
     same_shape("b", b, (F,), "one bias for each output channel")
     y = np.empty((N, F, HO, WO), x.dtype)
     frame = _frame((H, W), w.shape[2:], stride, (top, left), dilation, (HO, WO))
@@ -239,8 +239,8 @@ def conv_transpose2d_backward(
            [3., 3.]])
     """
     x = floats("x", x, "(N, C, H, W)")
-    w = floats("w", w, "(C, F/G, KH, KW)", x.dtype)
-    dy = floats("dy", dy, "(N, F, HO, WO)", x.dtype)
+    w = floats("w", w, "(C, F/G, KH, KW)", x)
+    dy = floats("dy", dy, "(N, F, HO, WO)", x)
     G, stride, dilation, (top, left), (HO, WO) = _geometry(
         x.shape, w.shape, stride, padding, output_padding, dilation, groups
     )

@@ -67,7 +67,7 @@ def elu_backward(dy: Array, x: Array, alpha: float = 1.0) -> Array:
     array([3., 6.])
     """
     x = floats("x", x, "any")
-    dy = floats("dy", dy, "any", x.dtype)
+    dy = floats("dy", dy, "any", x)
     same_shape("dy", dy, x.shape, "the shape of x")
     alpha = x.dtype.type(number("alpha", alpha))
     dx = np.empty_like(x)

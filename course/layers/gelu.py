@@ -113,7 +113,7 @@ def gelu_backward(dy: Array, x: Array, approximate: str = "none") -> Array:
     array([4., 8.])
     """
     x = floats("x", x, "any")
-    dy = floats("dy", dy, "any", x.dtype)
+    dy = floats("dy", dy, "any", x)
     same_shape("dy", dy, x.shape, "the shape of x")
     dx = np.empty_like(x)
     arrays = dx.reshape(-1), dy.reshape(-1), x.reshape(-1)

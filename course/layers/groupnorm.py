@@ -123,7 +123,7 @@ def _planes(x: Array, num_groups: int) -> tuple[Array, int]:
 
 def _fitting(name: str, a: Array | None, default: float, x: Array, shape: Any) -> Array:
     """Return the array, or an array of the default where it is None."""
-    a = np.full(shape, default, x.dtype) if a is None else floats(name, a, "any", x.dtype)
+    a = np.full(shape, default, x.dtype) if a is None else floats(name, a, "any", x)
     same_shape(name, a, shape, f"for x of shape {x.shape} it")
     return a
 
@@ -173,7 +173,7 @@ def groupnorm_backward(
     mean = floats("mean", mean, "(N, G)")
     planes, G = _planes(x, mean.shape[1])
     N, C, HW = planes.shape
-    dy = floats("dy", dy, "any", x.dtype)
+    dy = floats("dy", dy, "any", x)
     same_shape("dy", dy, x.shape, "the shape of x")
     w = _fitting("weight", weight, 1, x, (C,))
     mean = _fitting("mean", mean, 0, x, (N, G))

@@ -105,7 +105,7 @@ def _planes(x: Array) -> Array:
 
 def _fitting(name: str, a: Array | None, default: float, x: Array, shape: Any) -> Array:
     """Return the array, or an array of the default where it is None."""
-    a = np.full(shape, default, x.dtype) if a is None else floats(name, a, "any", x.dtype)
+    a = np.full(shape, default, x.dtype) if a is None else floats(name, a, "any", x)
     same_shape(name, a, shape, f"for x of shape {x.shape} it")
     return a
 
@@ -149,7 +149,7 @@ def instancenorm_backward(
     """
     planes = _planes(x)
     N, C, _ = planes.shape
-    dy = floats("dy", dy, "any", x.dtype)
+    dy = floats("dy", dy, "any", x)
     same_shape("dy", dy, x.shape, "the shape of x")
     w = _fitting("weight", weight, 1, x, (C,))
     statistics = (

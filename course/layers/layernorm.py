@@ -104,7 +104,7 @@ def _dw_cpu(dw, db, dy, x, mean, invstd, first, past):
 def _arrays(x: Array, weight: Array) -> tuple[Array, Array]:
     """Return x as rows of what is normalised and w as one row, or say what does not fit."""
     x = floats("x", x, "any")
-    w = floats("weight", weight, "any", x.dtype)
+    w = floats("weight", weight, "any", x)
     if not w.ndim or x.shape[-w.ndim :] != w.shape:
         raise ValueError(
             f"x has shape {x.shape}; its last axes must be normalized_shape, the {w.shape} "
@@ -127,7 +127,7 @@ def layernorm_forward(
     (array([[-3., -1.,  1.,  3.]]), array([4.]), array([0.33333333]))
     """
     rows, w = _arrays(x, weight)
-    b = np.zeros_like(weight) if bias is None else floats("bias", bias, "any", x.dtype)
+    b = np.zeros_like(weight) if bias is None else floats("bias", bias, "any", x)
     same_shape("bias", b, weight.shape, "the shape of weight")
     eps = number("eps", eps)
     if eps < 0:
@@ -152,11 +152,11 @@ def layernorm_backward(
     (array([[ 0.1875, -0.1875]]), array([-0.5,  0. ]), array([1., 0.]))
     """
     rows, w = _arrays(x, weight)
-    dy = floats("dy", dy, "any", x.dtype)
+    dy = floats("dy", dy, "any", x)
     same_shape("dy", dy, x.shape, "the shape of x")
     samples = x.shape[: -weight.ndim]
     mean, invstd = (
-        floats(name, a, "any", x.dtype) for name, a in [("mean", mean), ("invstd", invstd)]
+        floats(name, a, "any", x) for name, a in [("mean", mean), ("invstd", invstd)]
     )
     same_shape("mean", mean, samples, "one number for each sample of x")
     same_shape("invstd", invstd, samples, "one number for each sample of x")

@@ -66,7 +66,7 @@ def leaky_relu_backward(dy: Array, x: Array, negative_slope: float = 0.01) -> Ar
     array([ 4. , -0.5])
     """
     x = floats("x", x, "any")
-    dy = floats("dy", dy, "any", x.dtype)
+    dy = floats("dy", dy, "any", x)
     same_shape("dy", dy, x.shape, "the shape of x")
     slope = x.dtype.type(number("negative_slope", negative_slope))
     dx = np.empty_like(x)

@@ -88,7 +88,7 @@ def _arrays(x: Array, w: Array) -> tuple[Array, Array]:
             f"x has shape {x.shape}; it must be (N, I): put a Flatten before the layer"
         )
     x = floats("x", x, "(N, I)")
-    w = floats("w", w, "(O, I)", x.dtype)
+    w = floats("w", w, "(O, I)", x)
     if x.shape[1] != w.shape[1]:
         raise ValueError(f"x has {x.shape[1]} features, w expects {w.shape[1]}")
     return x, w
@@ -104,7 +104,7 @@ def linear_forward(x: Array, w: Array, b: Array | None = None) -> Array:
     array([[11., 17.]])
     """
     x, w = _arrays(x, w)
-    b = np.zeros(len(w), x.dtype) if b is None else floats("b", b, "(O,)", x.dtype)
+    b = np.zeros(len(w), x.dtype) if b is None else floats("b", b, "(O,)", x)
     same_shape("b", b, (len(w),), "one bias for each row of w")
     y = np.empty((len(x), len(w)), x.dtype)
     if engine.linear(y, x, w, b):
@@ -132,7 +132,7 @@ def linear_backward(
            [10., 20.]]), array([ 1., 10.]))
     """
     x, w = _arrays(x, w)
-    dy = floats("dy", dy, "(N, O)", x.dtype)
+    dy = floats("dy", dy, "(N, O)", x)
     same_shape("dy", dy, (len(x), len(w)), "the shape of y for these x and w")
     dx = np.empty_like(x) if need_dx else None
     dw, db = np.empty_like(w), np.empty(len(w), x.dtype)

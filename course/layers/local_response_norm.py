@@ -80,7 +80,7 @@ def _dx_cpu(dx, dy, x, y, scale, size, alpha, beta, first, past):
 
 def _planes(name: str, a: Array, x: Array) -> Array:
     """Return the array as (N, C, HW), or say in words why it cannot be."""
-    a = floats(name, a, "any", x.dtype)
+    a = floats(name, a, "any", x)
     same_shape(name, a, x.shape, "the shape of x")
     if a.ndim < 3:
         raise ValueError(

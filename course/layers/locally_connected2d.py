@@ -153,11 +153,11 @@ def locally_connected2d_forward(
     array([[[[ 3., 30.]]]])
     """
     x = floats("x", x, "(N, C, H, W)")
-    w = floats("w", w, "(F, C, KH, KW, HO, WO)", x.dtype)
+    w = floats("w", w, "(F, C, KH, KW, HO, WO)", x)
     stride, frame = _geometry(x.shape, w.shape, stride, padding)
     N, (F, _, _, _, HO, WO) = len(x), w.shape
     units = F, HO, WO
-    b = np.zeros(units, x.dtype) if b is None else floats("b", b, "(F, HO, WO)", x.dtype)
+    b = np.zeros(units, x.dtype) if b is None else floats("b", b, "(F, HO, WO)", x)
     same_shape("b", b, units, "one bias for each output unit")
     xp, y = _batch_last(framed(x, frame)), np.empty((*units, N), x.dtype)
     fill(_y_cpu, F * HO, y, xp, w, b, *stride, steps=N * w.size)
@@ -185,8 +185,8 @@ def locally_connected2d_backward(
     (array([1., 2.]), array([4., 6.]))
     """
     x = floats("x", x, "(N, C, H, W)")
-    w = floats("w", w, "(F, C, KH, KW, HO, WO)", x.dtype)
-    dy = floats("dy", dy, "(N, F, HO, WO)", x.dtype)
+    w = floats("w", w, "(F, C, KH, KW, HO, WO)", x)
+    dy = floats("dy", dy, "(N, F, HO, WO)", x)
     stride, frame = _geometry(x.shape, w.shape, stride, padding)
     (N, _, H, W), (F, C, _, _, HO, WO) = x.shape, w.shape
     same_shape("dy", dy, (N, F, HO, WO), "the shape of y for these x and w")

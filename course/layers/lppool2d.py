@@ -151,8 +151,8 @@ def lppool2d_backward(
     """
     _only_two(norm_type)
     x = floats("x", x, "(N, C, H, W)")
-    dy = floats("dy", dy, "(N, C, HO, WO)", x.dtype)
-    y = floats("y", y, "(N, C, HO, WO)", x.dtype)
+    dy = floats("dy", dy, "(N, C, HO, WO)", x)
+    y = floats("y", y, "(N, C, HO, WO)", x)
     (N, C), image = x.shape[:2], x.shape[2:]
     geometry = pool_geometry(image, kernel_size, stride, padding, dilation, ceil_mode)
     kernel, stride, ((top, _), (left, _)), dilation, size = geometry

@@ -31,8 +31,19 @@ from typing import Any
 
 import numpy as np
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats, same_shape
+from course.cuda import unravel, windows_over
+from course.device import (
+    Array,
+    empty,
+    fill,
+    floats,
+    launch,
+    on_cpu,
+    same_device,
+    same_shape,
+)
 from course.layers.base import Layer
 from course.shapes import Pads, Pair, nchw, pixels_seen, pool_geometry, pool_window
 
@@ -155,6 +166,42 @@ def _dx_cpu(dx, dy, argmax, first, past):
             pixels[place[k]] += upstream[k]
 
 
+@cuda.jit
+def _y_cuda(y, argmax, x, KH, KW, SH, SW, top, left, DH, DW):
+    """Equation (1), and where each maximum was; a thread has elements of y."""
+    H, W = x.shape[2:]
+    for k in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        n, c, i, j = unravel(k, y.shape)
+        best, place = x[n, c, 0, 0], -1  # -1: no pixel seen yet
+        for u in range(KH):
+            for v in range(KW):
+                p, q = i * SH + u * DH - top, j * SW + v * DW - left
+                if 0 <= p < H and 0 <= q < W:
+                    pixel = x[n, c, p, q]
+                    nan = place >= 0 and best != best  # the first NaN stays
+                    if place < 0 or (not nan and (pixel > best or pixel != pixel)):
+                        best, place = pixel, p * W + q
+        y[n, c, i, j] = best
+        argmax[n, c, i, j] = place
+
+
+@cuda.jit
+def _dx_cuda(dx, dy, argmax, KH, KW, SH, SW, top, left, DH, DW):
+    """Equation (2), pulled: a pixel asks the windows over it; a thread has pixels of dx."""
+    HO, WO = dy.shape[2:]
+    for k in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        n, c, p, q = unravel(k, dx.shape)
+        place = p * dx.shape[3] + q
+        total = dx.dtype.type(0)
+        i0, i1 = windows_over(p + top, HO, KH, SH, DH)
+        j0, j1 = windows_over(q + left, WO, KW, SW, DW)
+        for i in range(i0, i1):
+            for j in range(j0, j1):
+                if argmax[n, c, i, j] == place:
+                    total += dy[n, c, i, j]
+        dx[n, c, p, q] = total
+
+
 def maxpool2d_forward(
     x: Array,
     kernel_size: int | Pair,
@@ -178,9 +225,11 @@ def maxpool2d_forward(
     geometry = pool_geometry(image, kernel_size, stride, padding, dilation, ceil_mode)
     pixels_seen(image, *geometry)  # at least one in every window
     kernel, stride, ((top, _), (left, _)), dilation, size = geometry
-    y = np.empty((N, C, *size), x.dtype)
-    argmax = np.empty(y.shape, np.int32)
+    y, argmax = empty((N, C, *size), x.dtype, x), empty((N, C, *size), np.int32, x)
     window = *kernel, *stride, top, left, *dilation
+    if not on_cpu(x):
+        launch(_y_cuda, y.size, y, argmax, x, *window)
+        return y, argmax
     inside = 2 * size[0] <= image[0] and 2 * size[1] <= image[1]
     if window == (2, 2, 2, 2, 0, 0, 1, 1) and inside:
         fill(_y_cpu_tiles, N * C, y, argmax, x)
@@ -217,14 +266,22 @@ def maxpool2d_backward(
     dy = floats("dy", dy, "(N, C, HO, WO)")
     N, C, H, W = nchw("input_shape", input_shape)
     window = kernel_size, stride, padding, dilation
-    ceil = N, C, *pool_geometry((H, W), *window, ceil_mode=True)[4]
-    if dy.shape != ceil:  # then forward was called without ceil_mode
+    geometry = pool_geometry((H, W), *window, ceil_mode=True)
+    if dy.shape != (N, C, *geometry[4]):  # then forward was called without ceil_mode
         floor = N, C, *pool_geometry((H, W), *window, ceil_mode=False)[4]
         same_shape("dy", dy, floor, "the shape of y for this input_shape")
-    if not isinstance(argmax, np.ndarray) or argmax.dtype.kind not in "iu":
+    if not isinstance(argmax, Array) or argmax.dtype.kind not in "iu":
         kind = getattr(argmax, "dtype", type(argmax).__name__)
         raise TypeError(f"argmax must be the int32 array of forward, not {kind}")
+    same_device("argmax", argmax, dy)
     same_shape("argmax", argmax, dy.shape, "the shape of dy")
+    if not on_cpu(dy):
+        dx, (kernel, stride, ((top, _), (left, _)), dilation, _) = (
+            empty((N, C, H, W), dy.dtype, dy),
+            geometry,
+        )
+        launch(_dx_cuda, dx.size, dx, dy, argmax, *kernel, *stride, top, left, *dilation)
+        return dx
     places = np.ascontiguousarray(argmax)
     if places.dtype != np.int32:
         places = places.astype(np.int64).clip(-1, H * W).astype(np.int32)

@@ -86,7 +86,7 @@ def prelu_forward(x: Array, weight: Array) -> Array:
            [-2. , -2. ]])
     """
     x = floats("x", x, "any")
-    w = floats("weight", weight, "(C,)", x.dtype)
+    w = floats("weight", weight, "(C,)", x)
     N, C, pixels = _geometry(x, w)
     y = np.empty_like(x)
     rows = N, C * pixels
@@ -108,8 +108,8 @@ def prelu_backward(dy: Array, x: Array, weight: Array) -> tuple[Array, Array]:
     array([ -4., -10.])
     """
     x = floats("x", x, "any")
-    w = floats("weight", weight, "(C,)", x.dtype)
-    dy = floats("dy", dy, "any", x.dtype)
+    w = floats("weight", weight, "(C,)", x)
+    dy = floats("dy", dy, "any", x)
     same_shape("dy", dy, x.shape, "the shape of x")
     N, C, pixels = _geometry(x, w)
     dx, dw = np.empty_like(x), np.empty_like(w)

@@ -16,10 +16,9 @@ Lecture: lectures/07_mlp.ipynb.  Symbols: GLOSSARY.md.
 Source: Nair & Hinton, ICML 2010; as torch.nn.ReLU.
 """
 
-import numpy as np
-
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats, same_shape
+from course.device import Array, empty_like, fill, floats, launch, on_cpu, same_shape
 from course.layers.base import Layer
 
 
@@ -29,6 +28,14 @@ def _y_cpu(y, x, first, past):
     y, x = y[first:past], x[first:past]
     zero = x.dtype.type(0)
     for k in range(y.size):
+        y[k] = zero if x[k] <= zero else x[k]
+
+
+@cuda.jit
+def _y_cuda(y, x):
+    """Equation (1); a thread has elements."""
+    zero = x.dtype.type(0)
+    for k in range(cuda.grid(1), y.size, cuda.gridsize(1)):
         y[k] = zero if x[k] <= zero else x[k]
 
 
@@ -42,6 +49,14 @@ def _dx_cpu(dx, dy, x, first, past):
         dx[k] = zero if x[k] <= zero else upstream
 
 
+@cuda.jit
+def _dx_cuda(dx, dy, x):
+    """Equation (2); a thread has elements."""
+    zero = x.dtype.type(0)
+    for k in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        dx[k] = zero if x[k] <= zero else dy[k]
+
+
 def relu_forward(x: Array) -> Array:
     """Return y of equation (1), in the shape and dtype of x.
 
@@ -51,8 +66,11 @@ def relu_forward(x: Array) -> Array:
     array([1., 0., 3., 0.])
     """
     x = floats("x", x, "any")
-    y = np.empty_like(x)
-    fill(_y_cpu, x.size, y.reshape(-1), x.reshape(-1))
+    y = empty_like(x)
+    if on_cpu(x):
+        fill(_y_cpu, x.size, y.reshape(-1), x.reshape(-1))
+    else:
+        launch(_y_cuda, x.size, y.ravel(), x.ravel())
     return y
 
 
@@ -65,10 +83,13 @@ def relu_backward(dy: Array, x: Array) -> Array:
     array([4., 0., 5., 0.])
     """
     x = floats("x", x, "any")
-    dy = floats("dy", dy, "any", x.dtype)
+    dy = floats("dy", dy, "any", x)
     same_shape("dy", dy, x.shape, "the shape of x")
-    dx = np.empty_like(x)
-    fill(_dx_cpu, x.size, dx.reshape(-1), dy.reshape(-1), x.reshape(-1))
+    dx = empty_like(x)
+    if on_cpu(x):
+        fill(_dx_cpu, x.size, dx.reshape(-1), dy.reshape(-1), x.reshape(-1))
+    else:
+        launch(_dx_cuda, x.size, dx.ravel(), dy.ravel(), x.ravel())
     return dx
 
 

@@ -48,7 +48,7 @@ def residual_sum_forward(a: Array, b: Array) -> Array:
     array([11., 22.])
     """
     a = floats("a", a, "any")
-    b = floats("b", b, "any", a.dtype)
+    b = floats("b", b, "any", a)
     same_shape("b", b, a.shape, "the shape of a")
     y = np.empty_like(a)
     fill(_y_cpu, y.size, y.reshape(-1), a.reshape(-1), b.reshape(-1))

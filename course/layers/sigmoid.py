@@ -67,7 +67,7 @@ def sigmoid_backward(dy: Array, y: Array) -> Array:
     array([4., 3.])
     """
     y = floats("y", y, "any")
-    dy = floats("dy", dy, "any", y.dtype)
+    dy = floats("dy", dy, "any", y)
     same_shape("dy", dy, y.shape, "the shape of y")
     dx = np.empty_like(y)
     fill(_dx_cpu, y.size, dx.reshape(-1), dy.reshape(-1), y.reshape(-1))

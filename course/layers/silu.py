@@ -67,7 +67,7 @@ def silu_backward(dy: Array, x: Array) -> Array:
     array([4., 8.])
     """
     x = floats("x", x, "any")
-    dy = floats("dy", dy, "any", x.dtype)
+    dy = floats("dy", dy, "any", x)
     same_shape("dy", dy, x.shape, "the shape of x")
     dx = np.empty_like(x)
     fill(_dx_cpu, x.size, dx.reshape(-1), dy.reshape(-1), x.reshape(-1))

@@ -122,7 +122,7 @@ def softmax_backward(dy: Array, y: Array, dim: int = 1) -> Array:
     array([[ 3., -3.]])
     """
     y = floats("y", y, "any")
-    dy = floats("dy", dy, "any", y.dtype)
+    dy = floats("dy", dy, "any", y)
     same_shape("dy", dy, y.shape, "the shape of y")
     shape = N, C, width = around("y", y.shape, dim)
     dx = np.empty_like(y)

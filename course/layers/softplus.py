@@ -80,7 +80,7 @@ def softplus_backward(
     array([6., 4.])
     """
     x = floats("x", x, "any")
-    dy = floats("dy", dy, "any", x.dtype)
+    dy = floats("dy", dy, "any", x)
     same_shape("dy", dy, x.shape, "the shape of x")
     bend = _checked(beta, threshold, x.dtype)
     dx = np.empty_like(x)

@@ -102,7 +102,7 @@ def _db_cpu(db, dy, first, past):
 def _arrays(x, w, kernel_size):
     """Return x, w, kernel and (HO, WO), or say in words what does not fit."""
     x = floats("x", x, "(N, C, H, W)")
-    w = floats("w", w, "(C,)", x.dtype)
+    w = floats("w", w, "(C,)", x)
     same_shape("w", w, x.shape[1:2], "one weight for each channel of x")
     kernel = pair("kernel_size", kernel_size)
     HO, WO = (out_size(n, K, K) for n, K in zip(x.shape[2:], kernel, strict=True))
@@ -123,7 +123,7 @@ def subsampling2d_forward(
     """
     x, w, kernel, size = _arrays(x, w, kernel_size)
     N, C = x.shape[:2]
-    b = floats("b", b, "(C,)", x.dtype)
+    b = floats("b", b, "(C,)", x)
     same_shape("b", b, (C,), "one bias for each channel of x")
     y = np.empty((N, C, *size), x.dtype)
     fill(_y_cpu, N * C, y, x, w, b, *kernel)
@@ -144,7 +144,7 @@ def subsampling2d_backward(
            [1., 1.]]), array([20.]), array([2.]))
     """
     x, w, kernel, size = _arrays(x, w, kernel_size)
-    dy = floats("dy", dy, "(N, C, HO, WO)", x.dtype)
+    dy = floats("dy", dy, "(N, C, HO, WO)", x)
     N, C = x.shape[:2]
     same_shape("dy", dy, (N, C, *size), "the shape of y for this x")
     dx, dw, db = np.empty_like(x), np.empty_like(w), np.empty_like(w)

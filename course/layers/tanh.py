@@ -69,7 +69,7 @@ def tanh_backward(dy: Array, y: Array) -> Array:
     array([12.,  7.])
     """
     y = floats("y", y, "any")
-    dy = floats("dy", dy, "any", y.dtype)
+    dy = floats("dy", dy, "any", y)
     same_shape("dy", dy, y.shape, "the shape of y")
     dx = np.empty_like(y)
     fill(_dx_cpu, y.size, dx.reshape(-1), dy.reshape(-1), y.reshape(-1))

@@ -49,7 +49,7 @@ def mean_squared_error(y: Array, t: Array) -> tuple[float, Array]:
     (2.0, array([0., 2.]))
     """
     y = floats("y", y, "any")
-    t = floats("t", t, "any", y.dtype)
+    t = floats("t", t, "any", y)
     same_shape("t", t, y.shape, "the shape of y")
     if y.ndim == 0:
         raise ValueError("y has shape (); it must be (N, ...): y.reshape(1)")
