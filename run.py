@@ -17,6 +17,7 @@ import hashlib
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -29,11 +30,20 @@ ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 PYTHON = VENV / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 LOCK = ROOT / "requirements.lock"
+COMPILERS = ROOT / "requirements-cuda.lock"
+LOCKED = ["--only-binary", ":all:", "--require-hashes", "-r"]
 STAMP = VENV / "set-up.stamp"
 UNFINISHED = "unfinished"
 CONDA = "convnet-course"  # the name in environment.yml
 FIRST_LECTURE = "lectures/03_scores_to_loss.ipynb"
 OLDEST, NEWEST = (3, 11), (3, 14)
+AT_ONCE = min(2, os.cpu_count() or 1)  # parts of the tests
+PATIENCE = 5  # seconds until a part that should end is told so again
+APART = {  # name -> folders of tests that are a part of their own, the longest first
+    "grading": ["tests/grading"],
+    "layers": ["tests/layers", "tests/engine"],
+    "cuda": ["tests/cuda"],
+}
 
 
 def main(arguments):
@@ -181,20 +191,29 @@ def clean():
 
 def install(uv):
     """Make .venv if it is not there, and install the lock and the course into it."""
-    quiet = [] if sys.stdout.isatty() else ["--quiet"]
-    if uv:
-        fits = OLDEST <= sys.version_info[:2] <= NEWEST
-        python = sys.executable if fits else f">={dotted(OLDEST)},<={dotted(NEWEST)}.99"
-        make = [uv, "venv", "--allow-existing", "--python", python, *quiet, VENV]
-        pip = [uv, "pip", "install", "--python", PYTHON, *quiet]
-    else:
-        make = [sys.executable, "-m", "venv", VENV]
-        pip = [PYTHON, "-m", "pip", "install", *quiet]
     if not PYTHON.exists():
-        call(make)
+        if uv:
+            fits = OLDEST <= sys.version_info[:2] <= NEWEST
+            newer = f">={dotted(OLDEST)},<={dotted(NEWEST)}.99"
+            python = sys.executable if fits else newer
+            call([uv, "venv", "--allow-existing", "--python", python, *quiet(), VENV])
+        else:
+            call([sys.executable, "-m", "venv", VENV])
     print("+ the first time this downloads about 225 MB", flush=True)
-    call([*pip, "--only-binary", ":all:", "--require-hashes", "-r", LOCK])
-    call([*pip, "--no-build-isolation", "--no-deps", "-e", ROOT])
+    call([*pip(uv), *LOCKED, LOCK])
+    call([*pip(uv), "--no-build-isolation", "--no-deps", "-e", ROOT])
+
+
+def pip(uv):
+    """Return the command that installs into .venv."""
+    if uv:
+        return [uv, "pip", "install", "--python", PYTHON, *quiet()]
+    return [PYTHON, "-m", "pip", "install", *quiet()]
+
+
+def quiet():
+    """Return what keeps an installer from drawing bars where nobody looks."""
+    return [] if sys.stdout.isatty() else ["--quiet"]
 
 
 def call(command):
@@ -245,28 +264,54 @@ def become(command):
 
 
 def test(python, arguments):
-    """Run the parts one after the other; print their times and what was not run."""
-    rows, not_run = [], Counter()
-    if arguments == ["--all"]:
-        os.environ.setdefault(
-            "COURSE_FUZZ", "100000"
-        )  # damaged messages; else some thousands
-    for part, command in parts(python, arguments).items():
-        print(f"\n== {part}", flush=True)
-        start = time.time()
-        counts = run_part(command, not_run)
-        rows.append((part, time.time() - start, *counts))
+    """Run the parts, two at once; print their times and what was not run."""
+    everything = arguments == ["--all"]
+    if everything:
+        os.environ.setdefault("COURSE_FUZZ", "100000")  # damaged messages; else thousands
+    if everything or not arguments:
+        get_compilers(python)
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a script's background:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # tests need Ctrl-C
+    start = time.time()
+    done = [Part(name, command) for name, command in parts(python, arguments).items()]
+    run_parts([part for part in done if part.name != "slow tests"], AT_ONCE)
+    run_parts([part for part in done if part.name == "slow tests"], 1)
     print(f"\n{'part':12} seconds  passed  failed  skipped")
-    for part, seconds, *counts in rows:
-        print(f"{part:12} {seconds:7.1f}  {counts[0]:6}  {counts[1]:6}  {counts[2]:7}")
-    print(f"{'all':12} {sum(row[1] for row in rows):7.1f}")
+    not_run = Counter()
+    for part in done:
+        not_run.update(part.reasons)
+        counts = f"{part.passed:6}  {part.failed:6}  {part.skipped:7}"
+        print("  ".join([f"{part.name:12} {part.seconds:7.1f}  {counts}", *part.notes]))
+    print(f"{'all':12} {time.time() - start:7.1f}")
     reasons = [f"{count:6}  {reason}" for reason, count in sorted(not_run.items())]
     if not arguments:
         reasons.append("   all  tests marked slow (browser, soaks): run.py test --all")
     print("\nnot run:" if reasons else "\nnothing was left out", *reasons, sep="\n")
-    passed, failed, skipped = (sum(column) for column in zip(*(row[2:] for row in rows)))
+    failed = sum(part.failed for part in done)
+    passed, skipped = (sum(getattr(p, k) for p in done) for k in ("passed", "skipped"))
     print(f"\n{passed} passed, {failed} failed, {skipped} skipped")
     return int(failed > 0)
+
+
+def get_compilers(python):
+    """Install what compiles CUDA kernels where there is no GPU, if there are wheels of it.
+
+    Only tests need it: what `run.py lab` downloads is half as much.
+    """
+    if sys.platform != "linux" or platform.machine() != "x86_64" or python != str(PYTHON):
+        return
+    want = wanted() + hashlib.sha256(COMPILERS.read_bytes()).hexdigest()
+    have = VENV / "compilers.stamp"
+    with alone():
+        if have.is_file() and have.read_text() == want:
+            return
+        print("+ for the compile check of CUDA kernels: about 145 MB, once", flush=True)
+        try:
+            call([*pip(shutil.which("uv")), *LOCKED, COMPILERS])
+        except (subprocess.CalledProcessError, OSError):
+            print("+ that failed: the check will be among what was not run", flush=True)
+        else:
+            have.write_text(want)
 
 
 def parts(python, arguments):
@@ -274,38 +319,111 @@ def parts(python, arguments):
     pytest = [python, "-m", "pytest"]
     if arguments and arguments != ["--all"]:
         return {"pytest": [*pytest, *arguments]}
+    quick = [*pytest, "-m", "not slow"]
+    rest = [f"--ignore={path}" for paths in APART.values() for path in paths]
     nbval = ["--nbval", "--nbval-current-env", "--nbval-cell-timeout=300"]
-    quick = {
+    found = {
         "ruff check": [python, "-m", "ruff", "check", "."],
         "ruff format": [python, "-m", "ruff", "format", "--check", "."],
-        "tests": [*pytest, "-m", "not slow"],
+        **{name: [*quick, *paths] for name, paths in APART.items()},
+        "other tests": [*quick, *rest],
         "notebooks": [*pytest, *nbval, "lectures", "solutions"],
     }
-    slow = {"slow tests": [*pytest, "-m", "slow"]}
-    return {**quick, **slow} if arguments else quick
+    if arguments:
+        found["slow tests"] = [*pytest, "-m", "slow"]
+    return found
 
 
-def run_part(command, not_run):
-    """Run one part; return how many passed, failed and were skipped, and note reasons."""
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.xml"
+class Part:
+    """A command in a process of its own, and what became of it."""
+
+    def __init__(self, name, command):
+        self.name, self.command = name, command
+        self.passed = self.failed = self.skipped = 0
+        self.reasons, self.notes = [], []  # why tests were skipped; for the table
+
+    def start(self, live):
+        """Start it; what it prints is seen at once, or after its end."""
+        self.began, self.live = time.time(), live
+        self.folder = tempfile.TemporaryDirectory()
+        folder = Path(self.folder.name)
+        self.report, self.printed = folder / "report.xml", folder / "printed"
+        command = list(self.command)
         if "pytest" in command:
-            command = [*command, f"--junitxml={report}"]
-        env = dict(os.environ, IPYTHONDIR=folder)  # no start-up files of the user
-        code = subprocess.call(command, cwd=str(ROOT), env=env)
-        tree = ElementTree.Element("testsuites")
-        if report.is_file():
-            tree = ElementTree.parse(str(report))
-        cases = list(tree.iter("testcase"))
-    if "pytest" not in command:
-        return (0, 1, 0) if code else (1, 0, 0)
-    failed = sum(bool(case.findall("failure") or case.findall("error")) for case in cases)
-    skips = [skip for case in cases for skip in case.findall("skipped")]
-    not_run.update(map(reason_of, skips))
-    passed = len(cases) - failed - len(skips)
-    if not failed and (code or not cases):
-        failed = 1  # pytest itself failed, or found no tests
-    return passed, failed, len(skips)
+            command.append(f"--junitxml={self.report}")
+        env = dict(os.environ, IPYTHONDIR=self.folder.name)  # no start-up files of the user
+        with self.printed.open("wb") as file:
+            out = (None, None) if live else (file, subprocess.STDOUT)
+            if live:
+                print(f"\n== {self.name}", flush=True)
+            self.process = subprocess.Popen(
+                command, cwd=str(ROOT), env=env, stdout=out[0], stderr=out[1]
+            )
+
+    def ended(self):
+        """Say whether it has ended; then count what passed, and note why what did not."""
+        if self.process.poll() is None:
+            return False
+        self.seconds = time.time() - self.began
+        code, cases = self.process.returncode, []
+        if "pytest" not in self.command:
+            self.passed, self.failed = (0, 1) if code else (1, 0)
+            return True
+        if self.report.is_file():
+            tree = ElementTree.parse(str(self.report))
+            cases = list(tree.iter("testcase"))
+            notes = tree.findall("testsuite/properties/property")
+            self.notes = [note.get("value") for note in notes]
+        for case in cases:
+            self.failed += bool(case.findall("failure") or case.findall("error"))
+        skips = [skip for case in cases for skip in case.findall("skipped")]
+        self.reasons, self.skipped = list(map(reason_of, skips)), len(skips)
+        self.passed = len(cases) - self.failed - self.skipped
+        if not self.failed and (code or not cases):
+            self.failed = 1  # pytest itself failed, or found no tests
+        return True
+
+    def close(self):
+        """Show what it has printed unseen, and remove its files."""
+        if not self.live:
+            print(f"\n== {self.name}", flush=True)
+            sys.stdout.buffer.write(self.printed.read_bytes())
+            sys.stdout.flush()
+        self.folder.cleanup()
+
+
+def run_parts(waiting, at_once):
+    """Run the parts, some at once; what one of them prints is seen live."""
+    running, quiet = [], []
+    try:
+        while waiting or running:
+            while waiting and len(running) < at_once:
+                running.append(waiting.pop(0))
+                running[-1].start(live=not any(part.live for part in running[:-1]))
+            time.sleep(0.05)
+            for part in [part for part in running if part.ended()]:
+                running.remove(part)
+                quiet.append(part)
+            if not any(part.live for part in running):
+                while quiet:
+                    quiet.pop(0).close()
+    except BaseException:
+        stop([part.process for part in running])
+        raise
+
+
+def stop(processes):
+    """End the processes. Ctrl-C in a terminal has told them already."""
+    interrupt = signal.SIGTERM if os.name == "nt" else signal.SIGINT
+    for number in (None, interrupt, signal.SIGTERM):
+        for process in processes:
+            if number and process.poll() is None:
+                process.send_signal(number)
+        end = time.time() + PATIENCE
+        while time.time() < end and any(p.poll() is None for p in processes):
+            time.sleep(0.05)
+    for process in processes:
+        process.kill()
 
 
 def reason_of(skip):

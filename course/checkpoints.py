@@ -16,6 +16,8 @@ from typing import Any
 
 import numpy as np
 
+from course.cuda import CudaArray
+from course.device import host
 from course.files import write_whole
 from course.layers.base import Layer
 
@@ -95,8 +97,8 @@ def _apart(value: Any, place: str, arrays: dict[str, np.ndarray]) -> Any:
         return {
             key: _apart(inner, f"{place}/{key}", arrays) for key, inner in value.items()
         }
-    if isinstance(value, np.ndarray):
-        arrays[place[1:]] = np.asarray(value, order="C")
+    if isinstance(value, np.ndarray | CudaArray):
+        arrays[place[1:]] = np.asarray(host(value), order="C")
         return ARRAY + place[1:]
     return value.item() if isinstance(value, np.generic) else value
 

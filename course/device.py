@@ -126,6 +126,28 @@ def host(a: Array) -> np.ndarray:
     return native.to_host(a.memory)
 
 
+def assign(a: Array, values: Array) -> None:
+    """Write values, of the same shape and of any device, into the array where it is.
+
+    >>> with simulated():
+    ...     a = to("cuda", np.zeros(2))
+    >>> assign(a, np.array([1.0, 2.0]))
+    >>> host(a)
+    array([1., 2.])
+    """
+    same_shape("values", values, a.shape, "the shape of a")
+    if on_cpu(a):
+        a[...] = host(values)
+    elif a.simulated:
+        a.memory[...] = host(values)
+    else:
+        from course.cuda import native
+
+        on_host = on_cpu(values)
+        values = np.asarray(values, a.dtype, order="C") if on_host else values.memory
+        native.assign(a.memory, values)
+
+
 def empty(shape: int | tuple[int, ...], dtype: Any, like: Array) -> Array:
     """Return a new array where `like` is, with whatever is in it."""
     if on_cpu(like):

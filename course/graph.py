@@ -27,6 +27,7 @@ from typing import Any
 
 import numpy as np
 
+from course.cuda import CudaArray
 from course.device import Array, floats, same_shape
 from course.layers import linear_backward, linear_forward
 
@@ -90,6 +91,10 @@ class Variable:
     def __init__(self, value: Any, *, requires_grad: bool | None = None, name: str = ""):
         if isinstance(value, Variable):
             raise TypeError("value is a Variable already; its value is the array")
+        if isinstance(value, CudaArray):
+            raise TypeError(
+                "value is on cuda; a graph computes on the CPU: course.device.host(value)"
+            )
         array = np.asarray(float(value) if isinstance(value, int) else value)
         whole = array.dtype.kind in "biu"
         if not whole:

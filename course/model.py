@@ -8,7 +8,8 @@ from typing import Any, NamedTuple, Self
 
 import numpy as np
 
-from course.device import Array
+from course.cuda import CudaArray
+from course.device import Array, assign, host
 from course.files import write_whole
 from course.fused import Fused, fuse
 from course.layers import (
@@ -132,15 +133,13 @@ class Container(Layer):
                 vars(layer).clear()
                 vars(layer).update(before)
                 for name, array in buffers.items():
-                    array[...] = numbers[name]
+                    assign(array, numbers[name])
                     layer.buffers[name] = array
 
     def _members(self) -> Iterator[tuple[str, Layer]]:
-        """Yield this container, without a name, and all that is in it, with full names."""
         yield "", self
         for name, child in self.children.items():
-            inner = child._members() if isinstance(child, Container) else [("", child)]
-            for rest, layer in inner:
+            for rest, layer in child._members():
                 yield f"{name}.{rest}".rstrip("."), layer
 
     def train(self) -> Self:
@@ -191,6 +190,7 @@ class Container(Layer):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Copy arrays, or PyTorch's CPU tensors, under PyTorch's keys into this network.
 
+        The network stays on its device; the arrays may be on any.
         Floats of another type are rounded to that of the parameter: float64 to float32,
         and bfloat16 is widened. `num_batches_tracked`, which old files lack, may be absent.
         Raises ValueError, and changes nothing, if names, shapes or kinds of number are not
@@ -217,17 +217,18 @@ class Container(Layer):
             k: _as_array(k, state[k], a, source) for k, a in mine.items() if k in state
         }
         for name, array in theirs.items():
-            mine[name][...] = array
+            assign(mine[name], array)
 
     def save(self, path: str | Path) -> None:
-        """Write the weights as a safetensors file.
+        """Write the weights as a safetensors file, the same wherever the network is.
 
         The file is complete or it is the old one: whatever kills the process, it is never
         half written.
         """
         from safetensors.numpy import save
 
-        write_whole(Path(path), save(self.state_dict()))
+        state = {name: host(array) for name, array in self.state_dict().items()}
+        write_whole(Path(path), save(state))
 
     def load(self, path: str | Path) -> None:
         """Read weights into this model's arrays: what `save` wrote, or PyTorch's .pth.
@@ -284,7 +285,7 @@ def _as_array(name: str, value: Any, mine: Array, source: str | Path) -> Array:
     if hasattr(value, "detach"):  # PyTorch's tensor
         value = value.detach()
         value = value.float() if str(value.dtype) == "torch.bfloat16" else value
-    their = np.asarray(value)
+    their = np.asarray(host(value) if isinstance(value, CudaArray) else value)
     words = (
         f"{name} is {their.shape} {their.dtype} in {source}, but {mine.shape} {mine.dtype}"
     )

@@ -21,7 +21,9 @@ numbers of rounds that pass all tests of TestU01, seven is the smallest.
 """
 
 import numpy as np
+from numba import uint64
 
+from course import cuda
 from course.compiled import compiled
 from course.device import number
 from course.shapes import integer
@@ -34,8 +36,7 @@ NEXT_K0, NEXT_K1 = np.uint64(0x9E3779B9), np.uint64(0xBB67AE85)
 HALF, LOW = np.uint64(32), np.uint64(0xFFFFFFFF)
 
 
-@compiled
-def _seven_rounds(c0, c1, c2, c3, k0, k1):
+def _rounds(c0, c1, c2, c3, k0, k1):
     """Return the four words, each 32 bits in a 64-bit number, as the products are."""
     for _ in range(7):
         a, b = A * c0, B * c2
@@ -43,6 +44,9 @@ def _seven_rounds(c0, c1, c2, c3, k0, k1):
         c2, c3 = (a >> HALF) ^ c3 ^ k1, a & LOW
         k0, k1 = (k0 + NEXT_K0) & LOW, (k1 + NEXT_K1) & LOW
     return c0, c1, c2, c3
+
+
+_seven_rounds, _seven_rounds_cuda = compiled(_rounds), cuda.jit(device=True)(_rounds)
 
 
 @compiled
@@ -61,6 +65,26 @@ def random_words(u, block, seed, step):
         c = begin + np.uint64(i)
         state = c & LOW, c >> HALF, step & LOW, step >> HALF, seed & LOW, seed >> HALF
         u0[i], u1[i], u2[i], u3[i] = _seven_rounds(*state)
+
+
+@cuda.jit(device=True)
+def four_words(count, seed, step):
+    """Return the four random words of a counter, for a thread of a kernel.
+
+    Counter `count` is counter count % 64 of block count // 64: see above for their places.
+    """
+    c, step, seed = uint64(count), uint64(step), uint64(seed)
+    return _seven_rounds_cuda(
+        c & LOW, c >> HALF, step & LOW, step >> HALF, seed & LOW, seed >> HALF
+    )
+
+
+@cuda.jit(device=True)
+def random_word(k, seed, step):
+    """Return the random word of place k, for a thread of a kernel."""
+    block, place = k // WORDS, k % WORDS
+    words = four_words(block * COUNTERS + place % COUNTERS, seed, step)
+    return words[place // COUNTERS]
 
 
 def drawing(p: float, seed: int, step: int) -> tuple[float, int, int]:

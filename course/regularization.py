@@ -5,11 +5,12 @@ Equations
     (1)  loss[o] = sum over k of l1 * |w[o,k]| + l2/2 * w[o,k]^2
     (2)  dw[o,k] = dw[o,k] + l1 * sign(w[o,k]) + l2 * w[o,k]
     (3)  w[o,k]  = w[o,k] * min(1, limit / |w[o]|),  |w[o]|^2 = sum over k of w[o,k]^2
+    (4)  dw[o,k] = dw[o,k] * min(1, limit / |dw|),   |dw|^2   = sum over all dw[o,k]^2
 
     The penalty, which joins the loss, is the sum of loss[o] over all outputs of all
     layers; (2) adds its gradient to that of the data, before the optimizer's step. (3)
     takes the place of a penalty, after the step. Biases and the scales of normalisation
-    are left out.
+    are left out; but not of (4), where |dw| is that of all layers together.
 
 Shapes
 
@@ -24,14 +25,17 @@ Source: L1: Tibshirani, J. R. Stat. Soc. B 58 (1996); L2: Krogh & Hertz, NIPS 19
 MaxNorm: Hinton et al., arXiv 1207.0580 (2012).
 """
 
-from collections.abc import Iterable, Iterator
-from math import isfinite, prod, sqrt
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from math import isfinite, sqrt
 from typing import Any
 
 import numpy as np
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, number
+from course.cuda.reductions import warp_sum
+from course.device import Array, empty, fill, host, launch, number, on_cpu
 from course.layers import ConvTranspose2d, LocallyConnected2d
 from course.layers.base import Layer
 
@@ -48,6 +52,19 @@ def _loss_cpu(loss, w, l1, l2, first, past):
         loss[o] = total
 
 
+@cuda.jit
+def _loss_cuda(loss, w, l1, half):
+    """Equation (1), with half of l2; a warp has rows of w, a thread has numbers of them."""
+    lane = cuda.threadIdx.x & 31
+    for o in range(cuda.grid(1) >> 5, w.shape[0], cuda.gridsize(1) >> 5):
+        total = w.dtype.type(0)
+        for k in range(lane, w.shape[1], 32):
+            total += l1 * abs(w[o, k]) + half * w[o, k] * w[o, k]
+        total = warp_sum(total)
+        if lane == 0:
+            loss[o] = total
+
+
 @compiled
 def _dw_cpu(dw, w, l1, l2, first, past):
     """Equation (2), in place; a thread has rows of dw."""
@@ -59,19 +76,82 @@ def _dw_cpu(dw, w, l1, l2, first, past):
             dw[o, k] += l1 * sign + l2 * w[o, k]
 
 
+@cuda.jit
+def _dw_cuda(dw, w, l1, l2):
+    """Equation (2), in place; a thread has elements."""
+    zero, one = w.dtype.type(0), w.dtype.type(1)
+    for k in range(cuda.grid(1), w.size, cuda.gridsize(1)):
+        sign = one if w[k] > zero else (-one if w[k] < zero else zero)
+        dw[k] += l1 * sign + l2 * w[k]
+
+
+# Some layers keep the numbers of an output apart. For (3), w has four axes: output o is at
+# o // w.shape[2], o % w.shape[2] of the first and the third, and sees along the others.
+
+
 @compiled
 def _w_cpu(w, limit, first, past):
-    """Equation (3), in place; a thread has rows of w."""
+    """Equation (3), in place; a thread has outputs."""
     real = w.dtype.type
     limit = real(limit)
     for o in range(first, past):
+        a, b = o // w.shape[2], o % w.shape[2]
         total = real(0)
-        for k in range(w.shape[1]):
-            total += w[o, k] * w[o, k]
+        for j in range(w.shape[1]):
+            for k in range(w.shape[3]):
+                total += w[a, j, b, k] * w[a, j, b, k]
         norm = sqrt(total)
         if norm > limit:
-            for k in range(w.shape[1]):
-                w[o, k] *= limit / norm
+            for j in range(w.shape[1]):
+                for k in range(w.shape[3]):
+                    w[a, j, b, k] *= limit / norm
+
+
+@cuda.jit
+def _w_cuda(w, limit):
+    """Equation (3), in place; a warp has outputs, a thread has numbers of them."""
+    lane, inputs = cuda.threadIdx.x & 31, w.shape[1] * w.shape[3]
+    for o in range(cuda.grid(1) >> 5, w.shape[0] * w.shape[2], cuda.gridsize(1) >> 5):
+        a, b = o // w.shape[2], o % w.shape[2]
+        total = w.dtype.type(0)
+        for k in range(lane, inputs, 32):
+            number = w[a, k // w.shape[3], b, k % w.shape[3]]
+            total += number * number
+        norm = math.sqrt(warp_sum(total))
+        if norm > limit:
+            for k in range(lane, inputs, 32):
+                w[a, k // w.shape[3], b, k % w.shape[3]] *= limit / norm
+
+
+@cuda.jit
+def _dw_cuda_shortened(dw, share):
+    """Equation (4), in place, where share is the minimum; a thread has elements."""
+    for k in range(cuda.grid(1), dw.size, cuda.gridsize(1)):
+        dw[k] *= share
+
+
+def penalties(arrays: Sequence[Array], l1: float, l2: float) -> list[float]:
+    """Return the sum of equation (1) over the outputs, for each of the arrays.
+
+    On cuda all loss[o] go into one array, so that one is copied to the CPU, however many
+    arrays there are. Raises nothing.
+
+    >>> penalties([np.array([[3.0, -4.0]]), np.array([1.0, 2.0])], 0.5, 0.0)
+    [3.5, 1.5]
+    """
+    loss = []
+    if all(map(on_cpu, arrays)):
+        for w in arrays:
+            loss.append(np.empty(len(w), w.dtype))
+            fill(_loss_cpu, len(w), loss[-1], _rows(w), l1, l2, steps=2 * w.size)
+    else:
+        pasts = np.cumsum([len(w) for w in arrays]).tolist()
+        together = empty(pasts[-1], arrays[0].dtype, arrays[0])
+        for w, past in zip(arrays, pasts, strict=True):
+            mine, real = together[past - len(w) : past], w.dtype.type
+            launch(_loss_cuda, 32 * len(w), mine, _rows(w), real(l1), real(l2 / 2))
+        loss = np.split(host(together), pasts[:-1])
+    return [float(part.sum(dtype=np.float64)) for part in loss]
 
 
 class Regularizer:
@@ -96,7 +176,7 @@ class _Penalty(Regularizer):
 
     def penalty(self, layers: Iterable[Layer]) -> float:
         """Return what joins the loss."""
-        return sum((_total(w, *self._strengths) for _, _, w in _weights(layers)), 0.0)
+        return sum(penalties([w for _, _, w in _weights(layers)], *self._strengths), 0.0)
 
     def add_gradients(self, layers: Iterable[Layer]) -> None:
         """Add the penalty's gradient to the gradients of the layers, in place.
@@ -104,8 +184,13 @@ class _Penalty(Regularizer):
         Raises RuntimeError if they are not there.
         """
         for layer, name, w in _weights(layers):
-            dw = _rows(_gradient(layer, name))
-            fill(_dw_cpu, len(dw), dw, _rows(w), *self._strengths, steps=w.size)
+            dw = _gradient(layer, name)
+            if on_cpu(w):
+                arrays = _rows(dw), _rows(w)
+                fill(_dw_cpu, len(w), *arrays, *self._strengths, steps=w.size)
+            else:
+                strengths = map(w.dtype.type, self._strengths)
+                launch(_dw_cuda, w.size, dw.ravel(), w.ravel(), *strengths)
 
 
 class L1(_Penalty):
@@ -163,15 +248,18 @@ class MaxNorm(Regularizer):
     def project(self, layers: Iterable[Layer]) -> None:
         """Shorten what is longer than the limit, in place."""
         for layer, _, w in _weights(layers):
-            view, axes = _outputs_first(layer, w)
-            rows = view.reshape(prod(view.shape[:axes]), -1)  # a copy where it has to be
-            fill(_w_cpu, len(rows), rows, self.limit, steps=2 * w.size)
-            if not np.may_share_memory(rows, w):
-                view[...] = rows.reshape(view.shape)
+            axes = _four_axes(layer, w)
+            outputs = axes.shape[0] * axes.shape[2]
+            if on_cpu(w):
+                fill(_w_cpu, outputs, axes, self.limit, steps=2 * w.size)
+                if not np.may_share_memory(axes, w):  # w was not in row-major order
+                    w[...] = axes.reshape(w.shape)
+            else:
+                launch(_w_cuda, 32 * outputs, axes, w.dtype.type(self.limit))
 
 
 def clip_norm(layers: Iterable[Layer], limit: float) -> float:
-    """Shorten the gradient of all layers together to the limit; return its norm before.
+    """Shorten the gradient to the limit, equation (4); return its norm before.
 
     The norm is that of one vector of all gradients, biases too. If it is not finite,
     nothing changes: the caller sees that training has diverged. As
@@ -188,10 +276,14 @@ def clip_norm(layers: Iterable[Layer], limit: float) -> float:
     """
     limit = _size("limit", limit)
     grads = [_gradient(layer, name) for layer in _leaves(layers) for name in layer.params]
-    norm = sqrt(sum(_total(dw, 0.0, 2.0) for dw in grads))
+    norm = sqrt(sum(penalties(grads, 0.0, 2.0)))
     if isfinite(norm) and norm > limit:
         for dw in grads:
-            dw *= dw.dtype.type(limit / norm)
+            share = dw.dtype.type(limit / norm)
+            if on_cpu(dw):
+                dw *= share
+            else:
+                launch(_dw_cuda_shortened, dw.size, dw.ravel(), share)
     return norm
 
 
@@ -214,7 +306,8 @@ def _gradient(layer: Layer, name: str) -> Array:
         raise RuntimeError(
             f"a {type(layer).__name__} has no gradient of {name}: call backward first"
         )
-    layer.grads[name] = np.asarray(layer.grads[name], order="C")  # changed in place
+    if on_cpu(layer.grads[name]):
+        layer.grads[name] = np.asarray(layer.grads[name], order="C")  # changed in place
     return layer.grads[name]
 
 
@@ -223,20 +316,14 @@ def _rows(w: Array) -> Array:
     return w.reshape(len(w), -1)
 
 
-def _outputs_first(layer: Layer, w: Array) -> tuple[Array, int]:
-    """Return a view of w whose first axes count outputs, and how many axes these are."""
+def _four_axes(layer: Layer, w: Array) -> Array:
+    """Return w in four axes, whose first and third count outputs."""
     if isinstance(layer, ConvTranspose2d):  # (C, F/G, KH, KW)
-        return w.reshape(layer.window["groups"], -1, *w.shape[1:]).swapaxes(1, 2), 2
+        groups = layer.window["groups"]
+        return w.reshape(groups, w.shape[0] // groups, w.shape[1], -1)
     if isinstance(layer, LocallyConnected2d):  # (F, C, KH, KW, HO, WO)
-        return w.transpose(0, 4, 5, 1, 2, 3), 3
-    return w, 1
-
-
-def _total(w: Array, l1: float, l2: float) -> float:
-    """Return the sum of equation (1) over the outputs."""
-    loss = np.empty(len(w), w.dtype)
-    fill(_loss_cpu, len(w), loss, _rows(w), l1, l2, steps=2 * w.size)
-    return float(loss.sum(dtype=np.float64))
+        return w.reshape(w.shape[0], -1, w.shape[4] * w.shape[5], 1)
+    return w.reshape(w.shape[0], 1, 1, -1)
 
 
 def _size(name: str, value: Any) -> float:

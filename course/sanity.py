@@ -11,7 +11,7 @@ from math import ceil, log
 
 import numpy as np
 
-from course.device import Array, number
+from course.device import Array, host, number, to
 from course.losses import softmax_cross_entropy
 from course.model import Container
 from course.optimizers import Adam, Optimizer
@@ -144,7 +144,8 @@ def _likely(
     if last > losses[0]:
         return "The loss rises: try a learning rate ten times smaller"
     for (name, old), (_, new) in zip(before.leaves(), model.leaves(), strict=True):
-        same = [key for key, a in old.params.items() if np.array_equal(a, new.params[key])]
+        pairs = ((key, host(a), host(new.params[key])) for key, a in old.params.items())
+        same = [key for key, a, b in pairs if np.array_equal(a, b)]
         if same:
             return (
                 f"Layer {name} ({type(new).__name__}) did not change its {same[0]}: no "
@@ -152,8 +153,9 @@ def _likely(
                 "negative"
             )
     with model.unchanged():
-        y = model.eval().forward(x)
-        middle = model.forward((x[:1] + x[1:2]) / 2) if len(x) > 1 else y
+        y = host(model.eval().forward(to(model.device, x)))
+        between = (x[:1] + x[1:2]) / 2  # of one image there is no second
+        middle = host(model.forward(to(model.device, between))) if len(x) > 1 else y
     if np.ptp(y, axis=0).max() <= 1e-3 * np.abs(y).max():
         return "The outputs are the same for all images: on the way, something lost them"
     if np.abs(x).max() > 20:

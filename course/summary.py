@@ -28,6 +28,7 @@ Distill 2019.
 """
 
 from collections.abc import Sequence
+from copy import deepcopy
 from fractions import Fraction
 from math import prod
 from typing import Any, NamedTuple
@@ -145,6 +146,8 @@ def summary(model: Any, input_shape: Sequence[int] | None = None) -> Summary:
     use, and left as it was. Raises ValueError for a shape that the network cannot take.
     """
     shape = input_of(model, input_shape)
+    if model.device != "cpu":  # what the table says is the same on any
+        model = deepcopy(model).to("cpu")
     params = {id(array): array for array in model.params.values()}
     dtype = next(iter(params.values())).dtype if params else np.dtype(np.float32)
     x = np.zeros((1, *shape), dtype)

@@ -45,6 +45,7 @@ def add_parsers(subparsers: Any) -> None:
         "--augment", choices=AUGMENTATIONS, nargs="+", default=[], help="one or more"
     )
     verb.add_argument("--patience", type=int, help="epochs without progress until it ends")
+    verb.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     verb.add_argument("--seed", type=int, default=0)
     verb.add_argument("--out", type=Path, default=Path("runs"), help="folder for results")
     verb.add_argument("--resume", action="store_true", help="go on where it was stopped")
@@ -53,9 +54,13 @@ def add_parsers(subparsers: Any) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     """Train as the arguments say; return 0, or 2 if they cannot be used."""
+    from course.cuda.native import NoGPU
+    from course.device import to
+
     try:
+        to(chosen.device, np.zeros(1))  # raises at once where there is no GPU
         return train(chosen)
-    except (ValueError, OSError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError, NoGPU) as error:
         print(f"course train: {error}", file=sys.stderr)
         return 2
 
@@ -113,6 +118,7 @@ def train(chosen: argparse.Namespace) -> int:
             patience=chosen.patience,
             checkpoint=checkpoint,
             after_epoch=keep_best,
+            device=chosen.device,
         )
         checkpoint.unlink()
     except KeyboardInterrupt:

@@ -17,12 +17,13 @@ from typing import Any
 import numpy as np
 
 from course import checkpoints
-from course.device import Array
+from course.device import Array, assign, host, to
 from course.interrupts import Interrupts
 from course.layers.base import Layer
 from course.losses import log_softmax, softmax_cross_entropy
 from course.model import Container
 from course.optimizers import Optimizer
+from course.regularization import penalties
 from course.shapes import integer
 
 Loss = Callable[[Array, Array], tuple[float, Array]]
@@ -96,19 +97,27 @@ def batches(count: int, size: int, rng: np.random.Generator) -> Iterator[np.ndar
 
 
 def evaluate(
-    model: Container, x: Array, t: Array, loss: Loss = softmax_cross_entropy
+    model: Container,
+    x: Array,
+    t: Array,
+    loss: Loss = softmax_cross_entropy,
+    *,
+    device: str | None = None,
 ) -> Evaluation:
     """Return how well the model does on images x (N, ...) with targets t, one an image.
 
     Targets are classes, (N,) whole numbers, or whatever the loss takes. The model computes
-    in eval mode, and afterwards is in the mode it was in.
+    in eval mode, and afterwards is in the mode it was in. With a device, "cpu" or "cuda",
+    it moves there first, and stays there; the loss is computed on the CPU.
     """
     x, t = _set("x", x, "t", t)
+    place = _place(model, device)
     size = min(EVALUATION_BATCH, max(1, EVALUATION_NUMBERS * len(x) // max(1, x.size)))
     with model.unchanged():
         model.eval()
         parts = range(0, len(x), size)
-        y = np.concatenate([model.forward(x[k : k + size]) for k in parts])
+        y = [host(model.forward(to(place, x[k : k + size]))) for k in parts]
+    y = np.concatenate(y)
     value, _ = loss(y, t)
     if not are_classes(t):
         return Evaluation(value)
@@ -138,6 +147,7 @@ def fit(
     after_step: Callable[[History], Any] | None = None,
     after_epoch: Callable[[History], Any] | None = None,
     progress: bool = True,
+    device: str | None = None,
 ) -> History:
     """Train the model on images x (N, ...) with targets t, and return what happened.
 
@@ -157,6 +167,8 @@ def fit(
         its weights and history are given back. It must have had the same settings.
     after_step, after_epoch : are called with the history so far; if they return something
         true, training ends
+    device : "cpu" or "cuda", where the model moves before it is trained, and stays; None
+        is where it is. Batches are cut and augmented on the CPU, and then follow it
 
     The order of the images and all that is drawn at random depend on the seed alone. A
     progress bar shows loss and accuracy unless `progress` is False. A model in eval mode
@@ -184,11 +196,12 @@ def fit(
     for name, value in (("patience", patience), ("checkpoint_every", checkpoint_every)):
         if value is not None:
             integer(name, value, 1)
+    place = _place(model, device)
     if not model.training:
         model.train()
     per_epoch = -(-len(x) // batch_size)  # the last batch may be smaller
     steps, peak = epochs * per_epoch, optimizer.learning_rate
-    run = _Run(model, optimizer, loss, augment, tuple(regularization), x, t, seed)
+    run = _Run(model, optimizer, loss, augment, tuple(regularization), x, t, seed, place)
     if checkpoint is not None:
         settings = {"seed": seed, "batch_size": batch_size, "optimizer": optimizer}
         settings |= {"loss": loss, "augment": augment}
@@ -234,7 +247,7 @@ def fit(
         finally:
             optimizer.learning_rate = peak
     for name, array in run.best.items():
-        model.state_dict()[name][...] = array
+        assign(model.state_dict()[name], array)
     return history
 
 
@@ -256,6 +269,7 @@ class _Run:
     x: Array
     t: Array
     seed: int
+    device: str
     path: Path | None = None
     settings: dict[str, str] = field(default_factory=dict)
     history: History = field(default_factory=History)
@@ -288,7 +302,7 @@ class _Run:
             )
         self.optimizer.load_state_dict(state["optimizer"])
         for name, array in self.model.state_dict().items():
-            array[...] = state["weights"][name]
+            assign(array, state["weights"][name])
         for (_, leaf), kept in zip(self.leaves, state["layers"], strict=True):
             vars(leaf).update(kept)
         self.history, self.best = History(**told), state["best"]
@@ -319,7 +333,8 @@ class _Run:
             x = given
             if self.augment is not None:
                 x = self.augment(x, np.random.default_rng([self.seed, epoch, number]))
-            value, dy = self.loss(self.model.forward(x), t)
+            y = self.model.forward(to(self.device, x))
+            value, dy = self.loss(y, to(self.device, t))
             value += sum(one.penalty(self.layers) for one in self.regularization)
             if not isfinite(value):
                 undo()
@@ -352,7 +367,7 @@ class _Run:
 
         def undo() -> None:
             for array, before in buffers:
-                array[...] = before
+                assign(array, before)
             for leaf, before in counts:
                 vars(leaf).update(before)
 
@@ -402,20 +417,26 @@ class _Run:
                 if self.history.batch_loss:
                     return f"the step before left {name} not finite. {self._remedy()}"
                 return f"{name} is not finite from the start; begin with other weights"
-            for name, layer, seen, y in self.model.trace(x):
-                if not np.isfinite(y).all():
+            for name, layer, seen, y in self.model.trace(to(self.device, x)):
+                if not np.isfinite(host(y)).all():
                     several = seen if isinstance(seen, list | tuple) else [seen]
-                    most = max(float(np.abs(a).max()) for a in several)
+                    most = max(float(np.abs(host(a)).max()) for a in several)
                     return (
                         f"{_called(name, layer)} was the first whose output is not finite; "
                         f"its input reaches {most:.2g}. {self._remedy()}"
                     )
+            if self.device == "cuda":  # where losses do not check what they are given
+                self.loss(host(y), t)
             return (
                 f"every layer's output is finite, the loss of it is not. {self._remedy()}"
             )
 
     def _gradient_not_finite(self) -> str:
         """Say, if it is so, where NaN or infinity first appears on the way back."""
+        if self.device == "cuda":  # the sum of |dw| of all layers is quick
+            grads = [dw for leaf in self.layers for dw in leaf.grads.values()]
+            if isfinite(sum(penalties(grads, 1.0, 0.0))):
+                return ""
         for name, leaf in reversed(self.leaves):
             if key := _not_finite(leaf.grads):
                 called = _called(name, leaf)
@@ -450,6 +471,7 @@ def _not_finite(arrays: Mapping[str, Array]) -> str:
     """Return the name of the first array with NaN or infinity, or ""."""
     with np.errstate(all="ignore"):
         for name, a in arrays.items():
+            a = host(a)
             if not isfinite(a.sum()) and not np.isfinite(a).all():  # the sum is quick
                 return name
     return ""
@@ -458,6 +480,14 @@ def _not_finite(arrays: Mapping[str, Array]) -> str:
 def are_classes(t: Array) -> bool:
     """Say whether targets are the number of a class for each image."""
     return t.ndim == 1 and t.dtype.kind in "iu"
+
+
+def _place(model: Container, device: str | None) -> str:
+    """Return where the model computes, after it has moved there."""
+    if device is None:
+        return model.device
+    model.to(device)
+    return device
 
 
 def _set(x_name: str, x: Array, t_name: str, t: Array) -> tuple[Array, Array]:

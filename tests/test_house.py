@@ -27,7 +27,7 @@ DECLARED = re.compile(r"^ +\((\d+)\)  (\w+)(?:\[\S*\]|\(.*?\))? += ", re.MULTILI
 EQUATION = re.compile(
     r"[Ee]quations? \((\d+)\)((?:(?:,| and|, and) \(\d+\))*)(?: to \((\d+)\))?"
 )
-NO_LOOPS = {"flatten", "reshape", "zeropad2d", "concat"}  # they move numbers, no more
+NO_LOOPS = {"flatten", "reshape", "zeropad2d", "concat"}  # on the CPU: NumPy copies
 PASSED_ON = {("residual_sum", "da"), ("residual_sum", "db")}  # they are dy itself
 ARRAYS = {"x", "y", "w", "b", "s", "z", "a", "xp", "argmax", "logp", "labels"} | {
     *("m", "dx", "dy", "dw", "db", "ds", "dz", "dxp", "dyp"),
@@ -136,7 +136,7 @@ def test_every_equation_is_computed_by_somebody_who_says_so(path):
 @every_layer
 def test_every_array_has_its_loop(path):
     if path.stem in NO_LOOPS:
-        assert not loops(path)
+        assert not [loop for loop in loops(path) if "_cpu" in loop]
         return
     for number, array in DECLARED.findall(doc(path)):
         if (path.stem, array) in PASSED_ON:
@@ -150,7 +150,7 @@ def test_every_array_has_its_loop(path):
 def test_arguments_are_filled_arrays_then_arrays_then_sizes(path):
     for loop, function in loops(path).items():
         names = parameters(function)
-        if loop.endswith("_cuda"):
+        if "_cuda" in loop:
             continue
         assert names[-2:] == ["first", "past"], loop
         filled = re.match(r"_([a-z]+)_cpu", loop)[1]

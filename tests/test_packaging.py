@@ -24,10 +24,17 @@ NEEDED = [
     for text in PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"]
 ]
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
-LOCKED = [
-    Requirement(text)
-    for text in re.findall(r"^([\w.-]+==[^\\\n]+?) *\\?$", LOCK, re.MULTILINE)
-]
+CUDA_LOCK = (ROOT / "requirements-cuda.lock").read_text(encoding="utf-8")
+both_locks = pytest.mark.parametrize("lock", [LOCK, CUDA_LOCK], ids=["lock", "cuda"])
+
+
+def entries(lock: str) -> list[Requirement]:
+    """Return what a lock names."""
+    lines = re.findall(r"^([\w.-]+==[^\\\n]+?) *\\?$", lock, re.MULTILINE)
+    return list(map(Requirement, lines))
+
+
+LOCKED = entries(LOCK)
 PYTHONS = [f"3.{minor}" for minor in range(run.OLDEST[1], run.NEWEST[1] + 1)]
 DOCUMENTS = ("README.md", "CONTRIBUTING.md")
 INDEXES = ("pypi", "pythonhosted", "anaconda.org", "test.pypi")  # hosts, or parts of them
@@ -53,14 +60,39 @@ def locked(name: str, python: str) -> list[Requirement]:
     ]
 
 
-def test_lock_holds_no_address():
-    assert "://" not in LOCK
-    assert "index" not in LOCK.splitlines()[1]
+@both_locks
+def test_lock_holds_no_address(lock):
+    assert "://" not in lock
+    assert "index" not in lock.splitlines()[1]
 
 
-def test_lock_was_made_by_the_command_of_the_contributing_page():
-    command = LOCK.splitlines()[1].removeprefix("#").strip()
+@both_locks
+def test_lock_was_made_by_the_command_of_the_contributing_page(lock):
+    command = lock.splitlines()[1].removeprefix("#").strip()
     assert command in (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+
+
+def test_lock_of_the_compile_check_agrees_with_the_other_one():
+    ours = {entry.name: entry for entry in entries(CUDA_LOCK)}
+    for name in ours.keys() & {entry.name for entry in LOCKED}:
+        (same,) = locked(name, PYTHONS[0])
+        assert ours[name].specifier == same.specifier, name
+    group = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))[
+        "dependency-groups"
+    ]["compile-check"]
+    for needed in map(Requirement, group):
+        (exact,) = ours[needed.name].specifier
+        assert needed.specifier.contains(exact.version), needed.name
+    (extra,) = map(Requirement, PROJECT["optional-dependencies"]["cuda"])
+    assert extra.specifier == Requirement(group[1]).specifier
+
+
+@pytest.mark.parametrize("system", ["darwin", "win32"])
+def test_the_compile_check_installs_nothing_where_run_py_does_not_want_it(system):
+    for entry in entries(CUDA_LOCK):
+        for machine in ("x86_64", "AMD64", "arm64"):
+            here = {"sys_platform": system, "platform_machine": machine}
+            assert not entry.marker.evaluate(here), entry.name
 
 
 @pytest.mark.parametrize("python", PYTHONS)
@@ -72,19 +104,19 @@ def test_lock_has_one_fitting_version_of_each_requirement(python):
         assert needed.specifier.contains(exact.version), needed.name
 
 
-def test_every_locked_package_has_hashes():
-    assert len(LOCKED) > 100
-    entries = re.split(r"^(?=[a-z0-9])", LOCK, flags=re.MULTILINE)[1:]
-    assert len(entries) == len(LOCKED)
-    for entry in entries:
-        assert "--hash=sha256:" in entry, entry
+@both_locks
+def test_every_locked_package_has_hashes(lock):
+    blocks = re.split(r"^(?=[a-z0-9])", lock, flags=re.MULTILINE)[1:]
+    assert len(blocks) == len(entries(lock)) >= 10
+    for block in blocks:
+        assert "--hash=sha256:" in block, block
 
 
-def test_lock_has_one_numpy_the_build_tools_and_no_torch():
+def test_lock_has_one_numpy_the_build_tools_and_nothing_huge():
     names = [requirement.name for requirement in LOCKED]
-    assert names.count("numpy") == 1
-    assert {"hatchling", "editables", "pip"} <= set(names)
-    assert "torch" not in names
+    assert len(names) > 100 and names.count("numpy") == 1
+    assert {"hatchling", "editables", "pip", "greenlet"} <= set(names)
+    assert not [name for name in names if re.match("torch|nvidia|cuda|numba-cuda", name)]
 
 
 def disagreements(environment: str) -> list[str]:

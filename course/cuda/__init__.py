@@ -104,11 +104,12 @@ class Code:
         self._simulated: tuple[int, Callable] = (-1, function)
 
     def simulated(self) -> Callable:
-        """Return the function as the simulator runs it: with its own `math`."""
+        """Return the function as the simulator runs it: with its own `math` and max."""
         if self._simulated[0] != simulator.launches:  # a notebook may have changed a name
-            function = rebuilt(
-                self.function, lambda value: simulator.math if value is math else value
-            )
+            self._simulated = simulator.launches, self.function  # for one that calls itself
+            function = rebuilt(self.function, _for_simulator)
+            for name, value in simulator.BUILT_IN.items():
+                function.__globals__.setdefault(name, value)
             self._simulated = simulator.launches, function
         return self._simulated[1]
 
@@ -121,6 +122,13 @@ class Code:
     def waits(self) -> bool:
         """Say whether its threads ever wait for each other."""
         return _waits(self.function, set())
+
+
+def _for_simulator(value: Any) -> Any:
+    """Return what stands for a global of a kernel in the simulator."""
+    if isinstance(value, DeviceFunction):
+        return value.simulated()
+    return simulator.translated(value)
 
 
 def rebuilt(function: Callable, change: Callable[[Any], Any]) -> FunctionType:
@@ -172,13 +180,14 @@ class Kernel(Code):
 
     Attributes
     ----------
-    launched : the types with which the simulator has run it, as ("float32[2]", "int64")
+    launched : the types with which the simulator has run it, as ("float32[2]", "int64"),
+        and how many threads a block had, at most
     """
 
     def __init__(self, function: Callable, options: dict[str, Any], variant: str = ""):
         super().__init__(function, options)
         self.name += f"[{variant}]" if variant else ""
-        self.launched: set[tuple[str, ...]] = set()
+        self.launched: dict[tuple[str, ...], int] = {}
         KERNELS[self.name] = self
 
     def __getitem__(self, configuration: tuple) -> Callable:
@@ -286,7 +295,27 @@ class CudaArray:
 
     def __len__(self) -> int:
         """Return the number of elements along the first axis."""
+        if not self.ndim:
+            raise TypeError("an array without axes has no length")
         return self.memory.shape[0]
+
+    def __bool__(self) -> bool:
+        """Refuse to be true or false: `if a:` asks for its numbers, or forgot `is None`."""
+        raise TypeError(f"{self!r} is neither true nor false; `a is None`, `a.size`")
+
+    def copy(self) -> "CudaArray":
+        """Return a copy, in the same place."""
+        if self.simulated:
+            return CudaArray(self.memory.copy(), True)
+        from course.cuda import native
+
+        memory = native.allocate(self.shape, self.dtype)
+        native.assign(memory, self.memory)
+        return CudaArray(memory, False)
+
+    def __deepcopy__(self, memo: dict) -> "CudaArray":
+        """Return a copy: that of a network has its own weights."""
+        return self.copy()
 
     def reshape(self, *shape: Any) -> "CudaArray":
         """Return the same memory, seen in another shape; as NumPy's."""

@@ -10,6 +10,7 @@ What is an error here, and on a GPU most often a wrong number:
 
 - an index outside the array, and (with `races`) a negative one;
 - threads of a block that wait at different barriers, or at one that others never reach;
+- a shuffle whose mask names lanes that do not come, or that asks a lane that is not there;
 - more threads, blocks or shared memory than a GPU has;
 - with `races`: two accesses to one place, one of them a write, with no barrier between.
   Both lines are named.
@@ -18,14 +19,22 @@ What Python cannot show: float64 where float32 was meant, registers, speed, memo
 For that there is the compile check (course/cuda/compile_check.py).
 
 Shared and local memory and new arrays are filled with poison. Memory is consistent between
-barriers only, atomics order nothing but themselves, and two blocks are never in order.
+barriers only: those of a block, and `syncwarp` for the lanes it names. Shuffles, votes and
+atomics order nothing but themselves, and two blocks are never in order.
+
+Sources: CUDA C++ Programming Guide, "Warp shuffle functions", "Warp vote functions",
+"Synchronization functions"; for the order of accesses, Lamport, CACM 21 (1978).
 """
 
+import builtins
 import linecache
+import math as python_math
 import random
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import copy_context
 from typing import Any
 
 import numpy as np
@@ -33,6 +42,9 @@ from numba.core import types
 from numba.np.numpy_support import as_dtype
 
 WARP = warpsize = 32
+ALL = 0xFFFFFFFF  # lanes: a mask
+OURS = {__file__}  # files whose lines belong to no kernel
+OURS = {__file__}  # files whose lines belong to no kernel
 MAX_THREADS, MAX_SHARED = 1024, 48 * 1024  # bytes, for arrays of fixed size
 MAX_GRID = 2**31 - 1, 65535, 65535
 MAX_BLOCK = 1024, 1024, 64
@@ -78,7 +90,17 @@ class Settings:
 
 settings = Settings()
 launches = 0  # how many kernels were run
-now: "Thread"  # the one that runs
+
+
+class Nobody:
+    """What `now` is while no thread runs."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise CudaError("this is for kernels, and no kernel runs now")
+
+
+NOBODY = Nobody()
+now: Any = NOBODY  # the Thread that runs
 
 
 @contextmanager
@@ -132,7 +154,7 @@ def gridsize(axes: int) -> Any:
 def poisoned(shape: Any, dtype: Any) -> np.ndarray:
     """Return a new array full of numbers that show: NaN, or a third of the largest."""
     kind = as_dtype(dtype) if isinstance(dtype, types.Type) else np.dtype(dtype)
-    poison = np.nan if kind.kind in "fc" else 0
+    poison = np.nan if kind.kind in "fc" else True
     if kind.kind in "iu":
         poison = np.iinfo(kind).max // 3
     return np.full(shape, poison, kind)
@@ -157,9 +179,7 @@ class shared:
                 )
             found = array
             if settings.races:
-                line = linecache.getline(caller.f_code.co_filename, caller.f_lineno)
-                name = line.partition("=")[0].strip() or "shared"
-                found = Watched(array, f"shared {name}", block.log)
+                found = Watched(array, f"shared {_assigned(caller)}", block.log)
             block.shared[place] = found
         return found
 
@@ -168,29 +188,47 @@ class local:
     """Memory of one thread, most often its registers."""
 
     @staticmethod
-    def array(shape: Any, dtype: Any, alignment: int | None = None) -> np.ndarray:
+    def array(shape: Any, dtype: Any, alignment: int | None = None) -> Any:
         """Return a new array of this thread."""
-        return poisoned(shape, dtype)
+        array = poisoned(shape, dtype)
+        if settings.races:
+            return Watched(array, f"local {_assigned(sys._getframe(1))}", None)
+        return array
+
+
+def _assigned(frame: Any) -> str:
+    """Return the name on the left of the line that runs."""
+    line = linecache.getline(frame.f_code.co_filename, frame.f_lineno)
+    return line.partition("=")[0].strip() or "array"
 
 
 OTHER_NAMES = {  # those of `math` -> NumPy's
     "acos": "arccos",
+    "acosh": "arccosh",
     "asin": "arcsin",
+    "asinh": "arcsinh",
     "atan": "arctan",
     "atan2": "arctan2",
+    "atanh": "arctanh",
     "fabs": "abs",
-    "pow": "power",
+    "pow": "float_power",
 }
+SPECIAL = {"erf": "erf", "erfc": "erfc", "gamma": "gamma", "lgamma": "gammaln"}
 
 
 class _Math:
     """The module `math` as a GPU computes it: no errors, and float32 stays float32."""
 
     def __getattr__(self, name: str) -> Any:
-        if name in ("erf", "erfc"):
+        if name in SPECIAL:
             from scipy import special
 
-            found = getattr(special, name)
+            found = getattr(special, SPECIAL[name])
+        elif name in ("ceil", "floor", "trunc"):
+            round_so = getattr(np, name)
+
+            def found(x: Any) -> int:
+                return int(round_so(x)) if np.isfinite(x) else -(2**63)
         else:
             found = getattr(np, OTHER_NAMES.get(name, name))
         setattr(self, name, found)
@@ -198,6 +236,32 @@ class _Math:
 
 
 math = _Math()
+
+
+def _max(*values: Any) -> Any:
+    """Return the larger of two numbers as a GPU does: a NaN loses, in either place."""
+    if len(values) != 2:
+        return builtins.max(*values)
+    a, b = values
+    return b if b > a or a != a else a
+
+
+def _min(*values: Any) -> Any:
+    """Return the smaller of two numbers as a GPU does: a NaN loses, in either place."""
+    if len(values) != 2:
+        return builtins.min(*values)
+    a, b = values
+    return b if b < a or a != a else a
+
+
+BUILT_IN = {"max": _max, "min": _min}  # other functions than Python's on a GPU
+
+
+def translated(value: Any) -> Any:
+    """Return what stands for a global of a kernel: another `math`, NumPy's numbers."""
+    if isinstance(value, types.Number | types.Boolean):
+        return as_dtype(value).type
+    return math if value is python_math else value
 
 
 # --- threads that wait ------------------------------------------------------------------
@@ -214,7 +278,15 @@ class Block:
 
 
 class Thread:
-    """One thread: where it is, and what it waits for."""
+    """One thread: where it is, and what it waits for.
+
+    Attributes
+    ----------
+    waits_for : "block", "warp" or "end"; "" if it may run
+    place : where it waits, as code and instruction
+    barriers, syncs : how many barriers of the block and how many `syncwarp` it has passed
+    known : for each lane, how many of its `syncs` came before what this thread does now
+    """
 
     __slots__ = (
         "answer",
@@ -222,117 +294,120 @@ class Thread:
         "block",
         "greenlet",
         "index",
+        "known",
         "lane",
-        "line",
+        "mask",
         "number",
+        "place",
+        "syncs",
         "together",
         "value",
         "waits_for",
         "warp",
-        "warp_syncs",
     )
 
     def __init__(self, number: int, index: tuple[int, int, int], block: Block):
         self.number, self.index, self.block = number, index, block
         self.warp, self.lane = divmod(number, WARP)
-        self.barriers = self.warp_syncs = 0  # how many it has passed
-        self.waits_for = ""  # "block", "warp", "end"; "" if it may run
-
-    def enter(self) -> None:
-        """Become the thread that runs."""
-        global now
-        now = self
-        threadIdx.set(self.index)
-
-    def wait(self, whom: str, together: Callable | None, value: Any) -> Any:
-        """Wait for the block or the warp, and return what they find together."""
-        frame = sys._getframe(2)
-        while frame.f_code.co_filename == __file__:
-            frame = frame.f_back
-        self.line = frame.f_code.co_filename, frame.f_lineno
-        self.waits_for, self.together, self.value = whom, together, value
-        self.greenlet.parent.switch()
-        return self.answer
+        self.barriers = self.syncs = 0
+        self.known = NONE_KNOWN
+        self.waits_for = ""
 
 
-def wait(whom: str, together: Callable | None = None, value: Any = None) -> Any:
-    """Let the thread that runs wait for its "block" or "warp".
+NONE_KNOWN = (0,) * WARP
 
-    When all are there, each gets together(values, thread), where values has the value of
-    each, by lane in a warp and by number in a block.
+
+def wait(whom: str, together: Any = None, value: Any = None, mask: int = ALL) -> Any:
+    """Let the thread that runs wait for its "block", or for lanes of its "warp".
+
+    `together` makes of their values what they get: for a block it is called once, with a
+    list; for a warp in each thread, with {lane: value} and the thread.
     """
-    return now.wait(whom, together, value)
+    me, frame = now, sys._getframe(2)
+    while frame.f_code.co_filename in OURS:
+        frame = frame.f_back
+    me.place = frame.f_code, frame.f_lasti
+    me.together, me.value, me.mask = together, value, int(mask) & ALL
+    me.waits_for = whom
+    me.greenlet.parent.switch()
+    return me.answer
 
 
 def syncthreads() -> None:
     """Wait until all threads of the block are here."""
-    now.wait("block", None, None)
+    wait("block")
 
 
 def syncthreads_count(predicate: Any) -> int:
     """Wait for the block; return in how many threads the predicate holds."""
-    return now.wait("block", lambda values, _: sum(map(bool, values.values())), predicate)
+    return wait("block", lambda values: sum(map(bool, values)), predicate)
 
 
 def syncthreads_and(predicate: Any) -> int:
     """Wait for the block; say whether the predicate holds in all threads."""
-    return now.wait("block", lambda values, _: int(all(values.values())), predicate)
+    return wait("block", lambda values: int(all(values)), predicate)
 
 
 def syncthreads_or(predicate: Any) -> int:
     """Wait for the block; say whether the predicate holds in any thread."""
-    return now.wait("block", lambda values, _: int(any(values.values())), predicate)
+    return wait("block", lambda values: int(any(values)), predicate)
 
 
-def syncwarp(mask: int = 0xFFFFFFFF) -> None:
-    """Wait for the warp."""
-    now.wait("warp", None, None)
+def syncwarp(mask: int = ALL) -> None:
+    """Wait for the lanes of the mask; what they wrote before, they may read afterwards."""
+    wait("warp", None, None, mask)
 
 
 def _from(values: dict, lane: int, thread: Thread) -> Any:
     """Return the value of another lane, which must be there to give it."""
-    if not 0 <= lane < WARP:
-        return values[thread.lane]
-    if lane not in values:
-        raise CudaError(f"lane {thread.lane} asks lane {lane}, which is not there")
-    return values[lane]
+    if lane in values:
+        return values[lane]
+    if 0 <= lane < WARP:
+        raise CudaError(
+            f"lane {thread.lane} asks lane {lane}, which is not there, in "
+            f"{_lines([thread.place])}"
+        )
+    return values[thread.lane]
 
 
 def shfl_sync(mask: int, value: Any, lane: int) -> Any:
     """Return the value that another lane of the warp has."""
-    return now.wait("warp", lambda v, me: _from(v, int(lane) % WARP, me), value)
+    lane = int(lane) % WARP
+    return wait("warp", lambda v, me: _from(v, lane, me), value, mask)
 
 
 def shfl_up_sync(mask: int, value: Any, delta: int) -> Any:
-    """Return the value of the lane `delta` below."""
-    return now.wait("warp", lambda v, me: _from(v, me.lane - int(delta), me), value)
+    """Return the value of the lane `delta` below; the lowest ones keep theirs."""
+    delta = int(delta)
+    return wait("warp", lambda v, me: _from(v, me.lane - delta, me), value, mask)
 
 
 def shfl_down_sync(mask: int, value: Any, delta: int) -> Any:
-    """Return the value of the lane `delta` above."""
-    return now.wait("warp", lambda v, me: _from(v, me.lane + int(delta), me), value)
+    """Return the value of the lane `delta` above; the highest ones keep theirs."""
+    delta = int(delta)
+    return wait("warp", lambda v, me: _from(v, me.lane + delta, me), value, mask)
 
 
 def shfl_xor_sync(mask: int, value: Any, bits: int) -> Any:
     """Return the value of the lane whose number differs in these bits."""
-    return now.wait("warp", lambda v, me: _from(v, me.lane ^ int(bits), me), value)
+    bits = int(bits)
+    return wait("warp", lambda v, me: _from(v, me.lane ^ bits, me), value, mask)
 
 
 def ballot_sync(mask: int, predicate: Any) -> int:
     """Return the lanes where the predicate holds, a bit each."""
-    return now.wait(
-        "warp", lambda v, _: sum(1 << k for k, holds in v.items() if holds), predicate
-    )
+    holds = bool(predicate)
+    return wait("warp", lambda v, _: sum(v[k] << k for k in v), holds, mask)
 
 
 def any_sync(mask: int, predicate: Any) -> bool:
-    """Say whether the predicate holds in any lane."""
-    return now.wait("warp", lambda v, _: any(v.values()), predicate)
+    """Say whether the predicate holds in any lane of the mask."""
+    return wait("warp", lambda v, _: any(v.values()), predicate, mask)
 
 
 def all_sync(mask: int, predicate: Any) -> bool:
-    """Say whether the predicate holds in all lanes."""
-    return now.wait("warp", lambda v, _: all(v.values()), predicate)
+    """Say whether the predicate holds in all lanes of the mask."""
+    return wait("warp", lambda v, _: all(v.values()), predicate, mask)
 
 
 class _Atomic:
@@ -377,29 +452,29 @@ VERB = {"read": "reads", "write": "writes", "atomic": "changes"}
 
 
 class Access:
-    """Who touched an element, how, and in which order with others."""
+    """Who touched an element, how, where, and what had happened before."""
 
-    __slots__ = ("barriers", "block", "kind", "line", "thread", "warp_syncs")
+    __slots__ = ("barriers", "kind", "place", "syncs", "thread")
 
-    def __init__(self, thread: Thread, kind: str, line: int):
-        self.thread, self.kind, self.line = thread, kind, line
-        self.barriers, self.warp_syncs = thread.barriers, thread.warp_syncs
+    def __init__(self, thread: Thread, kind: str, place: tuple):
+        self.thread, self.kind, self.place = thread, kind, place
+        self.barriers, self.syncs = thread.barriers, thread.syncs
 
-    def unordered(self, later: "Access") -> bool:
-        """Say whether nothing keeps the two accesses in order."""
-        a, b = self.thread, later.thread
-        if a is b:
+    def unordered(self, thread: Thread) -> bool:
+        """Say whether nothing keeps it in order with what the thread does now."""
+        mine = self.thread
+        if mine is thread:
             return False
-        if a.block is not b.block:
+        if mine.block is not thread.block:
             return True
-        if self.barriers != later.barriers:
+        if self.barriers != thread.barriers:
             return False
-        return a.warp != b.warp or self.warp_syncs == later.warp_syncs
+        return mine.warp != thread.warp or thread.known[mine.lane] <= self.syncs
 
     def __str__(self) -> str:
         t = self.thread
         who = f"thread {_short(t.index)} of block {_short(t.block.index)}"
-        return f"{who} {VERB[self.kind]} it in line {self.line}"
+        return f"{who} {VERB[self.kind]} it in {_lines([self.place])}"
 
 
 def _short(index: tuple[int, int, int]) -> str:
@@ -410,12 +485,15 @@ def _short(index: tuple[int, int, int]) -> str:
 
 
 class Watched:
-    """An array that notes who reads and writes each element, by its address."""
+    """An array that notes who reads and writes each element, by its address.
 
-    __slots__ = ("address", "array", "log", "name")
+    With a log of None, for the memory of one thread, it only checks the indices.
+    """
 
-    def __init__(self, array: np.ndarray, name: str, log: dict[int, list]):
-        self.array, self.name, self.log = array, name, log
+    __slots__ = ("address", "array", "log", "name", "shape")
+
+    def __init__(self, array: np.ndarray, name: str, log: dict[int, list] | None):
+        self.array, self.name, self.log, self.shape = array, name, log, array.shape
         self.address = array.__array_interface__["data"][0]
 
     def __getattr__(self, name: str) -> Any:
@@ -436,44 +514,51 @@ class Watched:
 
     def note(self, index: Any, kind: str) -> bool:
         """Check an access and remember it; say whether it is to one element."""
-        array = self.array
-        numbers = index if isinstance(index, tuple) else (index,)
-        if len(numbers) != array.ndim or any(isinstance(k, slice) for k in numbers):
-            return False
-        place = self.address
-        for k, size, stride in zip(numbers, array.shape, array.strides, strict=True):
-            k = int(k)
+        array, place, element = self.array, self.address, True
+        numbers = index if type(index) is tuple else (index,)
+        for k, size, stride in zip(numbers, self.shape, array.strides, strict=False):
+            if isinstance(k, slice):
+                element = False
+                continue
             if not 0 <= k < size:
-                numbers = tuple(map(int, numbers))
-                raise IndexError(f"{self.name}{list(numbers)}: its shape is {array.shape}")
-            place += k * stride
+                inside = [k if isinstance(k, slice) else int(k) for k in numbers]
+                raise IndexError(f"{self.name}{inside}: its shape is {self.shape}")
+            place += int(k) * stride
+        if len(numbers) != array.ndim or not element:
+            return False
+        if self.log is None:
+            return True
         frame = sys._getframe(2)
-        while frame.f_code.co_filename == __file__:
+        while frame.f_code.co_filename in OURS:
             frame = frame.f_back
-        access = Access(now, kind, frame.f_lineno)
+        access = Access(now, kind, (frame.f_code, frame.f_lasti))
         if settings.watch:
             settings.watch(self.name, tuple(map(int, numbers)), kind, now, frame.f_lineno)
         seen = self.log.get(place)
         if seen is None:
             seen = self.log[place] = [None, {}, {}]
         write, reads, atomics = seen
-        others = [write] if write else []
+        if write is not None and write.unordered(now):
+            self._race(numbers, write, access)
         if kind != "read":
-            others += reads.values()
+            for other in reads.values():
+                if other.unordered(now):
+                    self._race(numbers, other, access)
         if kind != "atomic":
-            others += atomics.values()
-        for other in others:
-            if other.unordered(access):
-                numbers = list(map(int, numbers))
-                raise CudaError(
-                    f"race on {self.name}{numbers}: {other}, {access}, and no barrier "
-                    "is between"
-                )
+            for other in atomics.values():
+                if other.unordered(now):
+                    self._race(numbers, other, access)
         if kind == "write":
             self.log[place] = [access, {}, {}]
         else:
             (reads if kind == "read" else atomics)[now] = access
         return True
+
+    def _race(self, numbers: tuple, first: Access, second: Access) -> None:
+        raise CudaError(
+            f"race on {self.name}{list(map(int, numbers))}: {first}, {second}, and no "
+            "barrier is between"
+        )
 
 
 # --- a launch ---------------------------------------------------------------------------
@@ -490,7 +575,8 @@ def launch(kernel: Any, blocks: Any, threads: Any, arguments: tuple) -> None:
     count = threads[0] * threads[1] * threads[2]
     if count > MAX_THREADS:
         raise CudaError(f"{count} threads in a block; the most is {MAX_THREADS}")
-    kernel.launched.add(tuple(map(type_name, arguments)))
+    key = tuple(map(type_name, arguments))
+    kernel.launched[key] = max(count, kernel.launched.get(key, 0))
     if settings.dry:
         return
     log: dict[int, list] = {}
@@ -515,9 +601,23 @@ def launch(kernel: Any, blocks: Any, threads: Any, arguments: tuple) -> None:
             try:
                 run(function, values, block, indices, thread_order)
             except Exception as error:
-                where = f"thread {_short(now.index)} of block {_short(block.index)}"
-                error.add_note(f"in {kernel.name}, {where}")
+                error.add_note(f"in {kernel.name}, {_where(error, block)}")
                 raise
+            finally:
+                now = NOBODY
+
+
+def _where(error: Exception, block: Block) -> str:
+    """Return the line of the kernel at which an error was raised, and by which thread."""
+    found = f"block {_short(block.index)}"
+    frames = [(t.tb_frame, t.tb_lineno) for t in _chain(error.__traceback__)]
+    inside = [pair for pair in frames if pair[0].f_code.co_filename not in OURS]
+    if now is NOBODY or not inside:
+        return found
+    frame, line = inside[-1]
+    file = frame.f_code.co_filename
+    text = linecache.getline(file, line).strip()
+    return f"thread {_short(now.index)} of {found}, {_base(file)}:{line}: {text}"
 
 
 def _three(name: str, numbers: Any, most: tuple) -> tuple[int, int, int]:
@@ -558,7 +658,12 @@ def type_name(argument: Any) -> str:
         return "boolean"
     if isinstance(argument, np.generic):
         return str(argument.dtype)
-    return {int: "int64", float: "float64"}[type(argument)]
+    if type(argument) in (int, float):
+        return f"{type(argument).__name__}64"
+    raise TypeError(
+        f"a kernel takes arrays, numbers and tuples of numbers, not a "
+        f"{type(argument).__name__}"
+    )
 
 
 def _run_alone(function, values, block, indices, order) -> None:
@@ -572,79 +677,138 @@ def _run_alone(function, values, block, indices, order) -> None:
 
 def _run_waiting(function, values, block, indices, order) -> None:
     """Run the threads of a block, each to where it must wait, until all have ended."""
+    global now
     from greenlet import getcurrent, greenlet
 
-    main = getcurrent()
+    main, context = getcurrent(), copy_context()
     every = [Thread(k, indices[k], block) for k in range(len(indices))]
-    for thread in every:
-        thread.greenlet = greenlet(function, main)
     warps: dict[int, list[Thread]] = {}
     for k in order:
-        warps.setdefault(k // WARP, []).append(every[k])
-    started: set[Thread] = set()
+        thread = every[k]
+        thread.greenlet = greenlet(function, main)
+        thread.greenlet.gr_context = context  # NumPy keeps there what to do on overflow
+        warps.setdefault(thread.warp, []).append(thread)
+    arguments = values
     try:
         while True:
             for lanes in warps.values():
-                _run_warp(lanes, values, started)
+                _run_warp(lanes, arguments)
+            now = NOBODY
             waiting = [thread for thread in every if thread.waits_for == "block"]
             if not waiting:
                 return
             _meet(waiting, every)
+            arguments = ()
     finally:
         for thread in every:
-            if thread in started and not thread.greenlet.dead:
+            if thread.greenlet:  # it has begun and not ended
                 thread.greenlet.throw()
 
 
-def _run_warp(lanes: list[Thread], values: list, started: set[Thread]) -> None:
+def _run_warp(lanes: list[Thread], arguments: Any) -> None:
     """Run the lanes of a warp until each has ended or waits for the block."""
+    global now
     while True:
         for thread in lanes:
             if thread.waits_for:
                 continue
-            thread.enter()
-            if thread in started:
-                thread.greenlet.switch()
-            else:
-                started.add(thread)
-                thread.greenlet.switch(*values)
+            now = thread
+            threadIdx.set(thread.index)
+            thread.greenlet.switch(*arguments)
             if thread.greenlet.dead:
                 thread.waits_for = "end"
-        here = [thread for thread in lanes if thread.waits_for == "warp"]
-        if not here:
+        now = NOBODY
+        groups: dict[int, list[Thread]] = {}
+        for thread in lanes:
+            if thread.waits_for == "warp":
+                groups.setdefault(thread.mask, []).append(thread)
+        if not groups:
             return
-        elsewhere = [t for t in lanes if t.waits_for == "block"]
-        lines = sorted({thread.line for thread in here + elsewhere})
-        if len(lines) > 1:
-            raise CudaError(f"lanes of one warp wait in different lines: {_lines(lines)}")
-        _answer(here, {thread.lane: thread.value for thread in here})
-        for thread in here:
-            thread.warp_syncs += 1
+        passed = [_pass(mask, group, lanes) for mask, group in groups.items()]
+        if not any(passed):
+            here = [thread for group in groups.values() for thread in group]
+            masks = ", ".join(f"{mask:#x}" for mask in groups)
+            raise CudaError(
+                f"lanes {_numbers(here)} of warp {lanes[0].warp} wait in "
+                f"{_lines([t.place for t in here])} for the lanes of mask {masks}; "
+                "some of these never come: they wait elsewhere or name another mask"
+            )
+        arguments = ()
+
+
+def _pass(mask: int, group: list[Thread], lanes: list[Thread]) -> bool:
+    """Let the lanes of a mask go on together, if all are here that have not ended."""
+    for thread in group:
+        if not mask >> thread.lane & 1:
+            raise CudaError(
+                f"lane {thread.lane} is not in the mask {mask:#x} that it names in "
+                f"{_lines([thread.place])}"
+            )
+    named = [t for t in lanes if mask >> t.lane & 1 and t.waits_for != "end"]
+    if len(named) > len(group):
+        return False
+    places = {thread.place for thread in group}
+    if len(places) > 1:
+        raise CudaError(f"lanes of one warp wait in different places: {_lines(places)}")
+    values = {thread.lane: thread.value for thread in group}
+    orders = settings.races and group[0].together is None
+    if orders:
+        known = [max(counts) for counts in zip(*{t.known for t in group}, strict=True)]
+        for thread in group:
+            thread.syncs += 1
+            known[thread.lane] = thread.syncs
+        known = tuple(known)
+    for thread in group:
+        if orders:
+            thread.known = known
+        thread.answer = thread.together(values, thread) if thread.together else None
+        thread.waits_for = ""
+    return True
 
 
 def _meet(waiting: list[Thread], every: list[Thread]) -> None:
     """Let a block pass a barrier, if all its threads wait there."""
-    lines = sorted({thread.line for thread in waiting})
-    if len(lines) > 1:
-        raise CudaError(f"threads of one block wait at different barriers: {_lines(lines)}")
+    places = {thread.place for thread in waiting}
+    if len(places) > 1:
+        raise CudaError(
+            f"threads of one block wait at different barriers: {_lines(places)}"
+        )
     if len(waiting) < len(every):
         raise CudaError(
             f"{len(every) - len(waiting)} threads have returned while {len(waiting)} wait "
-            f"at the barrier in line {lines[0][1]}"
+            f"at the barrier in {_lines(places)}"
         )
-    _answer(waiting, {thread.number: thread.value for thread in waiting})
+    together = waiting[0].together
+    answer = together([thread.value for thread in waiting]) if together else None
     for thread in waiting:
+        thread.answer, thread.waits_for = answer, ""
         thread.barriers += 1
 
 
-def _lines(lines: list[tuple[str, int]]) -> str:
-    """Return lines of source files as text."""
-    return ", ".join(f"{file.rpartition('/')[2]}:{line}" for file, line in lines)
+def _numbers(threads: list[Thread]) -> str:
+    """Return lanes as text, as "0 to 15"; or "0, 2, 4" if some between are missing."""
+    lanes = sorted(thread.lane for thread in threads)
+    if len(lanes) > 1 and lanes == list(range(lanes[0], lanes[-1] + 1)):
+        return f"{lanes[0]} to {lanes[-1]}"
+    return ", ".join(map(str, lanes))
 
 
-def _answer(threads: list[Thread], values: dict) -> None:
-    """Give each thread what they have found together, and let it run again."""
-    for thread in threads:
-        together = thread.together
-        thread.answer = together(values, thread) if together else None
-        thread.waits_for = ""
+def _lines(places: Any) -> str:
+    """Return places in code as file:line."""
+    found = set()
+    for code, instruction in places:
+        line = next(n for a, b, n in code.co_lines() if a <= instruction < b)
+        found.add((_base(code.co_filename), line))
+    return ", ".join(f"{file}:{line}" for file, line in sorted(found))
+
+
+def _base(file: str) -> str:
+    """Return the name of a file without its folders."""
+    return re.split(r"[/\\]", file)[-1]
+
+
+def _chain(traceback: Any) -> Iterator[Any]:
+    """Yield a traceback's entries, from the outermost."""
+    while traceback:
+        yield traceback
+        traceback = traceback.tb_next

@@ -30,8 +30,10 @@ from typing import Any
 
 import numpy as np
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats, same_shape
+from course.cuda import unravel, windows_over
+from course.device import Array, empty, fill, floats, launch, on_cpu, same_shape
 from course.layers.base import Layer
 from course.shapes import Pads, Pair, nchw, pixels_seen, pool_geometry, pool_window
 
@@ -61,6 +63,22 @@ def _y_cpu(y, x, count, KH, KW, SH, SW, top, left, first, past):
                 y[n, c, i, j] = total / count[i, j]
 
 
+@cuda.jit
+def _y_cuda(y, x, KH, KW, SH, SW, top, left, rows, columns):
+    """Equation (1); a thread has elements of y."""
+    H, W = x.shape[2:]
+    for k in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        n, c, i, j = unravel(k, y.shape)
+        total = x.dtype.type(0)
+        for u in range(KH):
+            for v in range(KW):
+                p, q = i * SH + u - top, j * SW + v - left
+                if 0 <= p < H and 0 <= q < W:
+                    total += x[n, c, p, q]
+        seen = _count(i * SH - top, KH, rows) * _count(j * SW - left, KW, columns)
+        y[n, c, i, j] = total / x.dtype.type(seen)
+
+
 @compiled
 def _dx_cpu(dx, dy, count, KH, KW, SH, SW, top, left, first, past):
     """Equation (2), pushed: a window gives to the pixels it saw; a thread has planes."""
@@ -84,6 +102,36 @@ def _dx_cpu(dx, dy, count, KH, KW, SH, SW, top, left, first, past):
                     pixels = dx[n, c, p]
                     for q in range(W):
                         pixels[q] += columns[q]
+
+
+@cuda.jit
+def _dx_cuda(dx, dy, KH, KW, SH, SW, top, left, rows, columns):
+    """Equation (2), pulled: a pixel asks the windows over it; a thread has pixels of dx."""
+    HO, WO = dy.shape[2:]
+    for k in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        n, c, p, q = unravel(k, dx.shape)
+        total = dx.dtype.type(0)
+        i0, i1 = windows_over(p + top, HO, KH, SH, 1)
+        j0, j1 = windows_over(q + left, WO, KW, SW, 1)
+        for i in range(i0, i1):
+            for j in range(j0, j1):
+                seen = _count(i * SH - top, KH, rows) * _count(j * SW - left, KW, columns)
+                total += dy[n, c, i, j] / dx.dtype.type(seen)
+        dx[n, c, p, q] = total
+
+
+@cuda.jit(device=True)
+def _count(start, K, counted):
+    """Return how many of the K pixels from `start` on are counted."""
+    first, past = counted
+    return min(start + K, past) - max(start, first)
+
+
+def _counted(size, geometry, count_include_pad):
+    """Return which rows, and which columns, are counted: (first, past) of each."""
+    pixels_seen(size, *geometry)  # at least one in every window
+    frame = geometry[2] if count_include_pad else ((0, 0), (0, 0))
+    return tuple((-P[0], n + P[1]) for n, P in zip(size, frame, strict=True))
 
 
 def _counts(size, geometry, count_include_pad, dtype):
@@ -119,9 +167,13 @@ def avgpool2d_forward(
     (N, C), image = x.shape[:2], x.shape[2:]
     geometry = pool_geometry(image, kernel_size, stride, padding, 1, ceil_mode)
     kernel, stride, ((top, _), (left, _)), _, size = geometry
-    count = _counts(image, geometry, count_include_pad, x.dtype)
-    y = np.empty((N, C, *size), x.dtype)
-    fill(_y_cpu, N * C, y, x, count, *kernel, *stride, top, left)
+    y, window = empty((N, C, *size), x.dtype, x), (*kernel, *stride, top, left)
+    if on_cpu(x):
+        count = _counts(image, geometry, count_include_pad, x.dtype)
+        fill(_y_cpu, N * C, y, x, count, *window)
+    else:
+        counted = _counted(image, geometry, count_include_pad)
+        launch(_y_cuda, y.size, y, x, *window, *counted)
     return y
 
 
@@ -147,9 +199,13 @@ def avgpool2d_backward(
     geometry = pool_geometry((H, W), kernel_size, stride, padding, 1, ceil_mode)
     kernel, stride, ((top, _), (left, _)), _, size = geometry
     same_shape("dy", dy, (N, C, *size), "the shape of y for this input_shape")
-    count = _counts((H, W), geometry, count_include_pad, dy.dtype)
-    dx = np.empty((N, C, H, W), dy.dtype)
-    fill(_dx_cpu, N * C, dx, dy, count, *kernel, *stride, top, left)
+    dx, window = empty((N, C, H, W), dy.dtype, dy), (*kernel, *stride, top, left)
+    if on_cpu(dy):
+        count = _counts((H, W), geometry, count_include_pad, dy.dtype)
+        fill(_dx_cpu, N * C, dx, dy, count, *window)
+    else:
+        counted = _counted((H, W), geometry, count_include_pad)
+        launch(_dx_cuda, dx.size, dx, dy, *window, *counted)
     return dx
 
 

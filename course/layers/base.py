@@ -6,7 +6,7 @@ from typing import Any, Self
 
 import numpy as np
 
-from course.device import Array
+from course.device import Array, device_of, to
 
 
 class Layer:
@@ -70,8 +70,39 @@ class Layer:
         """Return forward(x), as in PyTorch."""
         return self.forward(x)
 
+    def to(self, device: str) -> Self:
+        """Move all arrays of the layer to "cpu" or "cuda", and return the layer.
+
+        Those are parameters, gradients, buffers, and what forward remembered. Whole numbers
+        without axes stay on the CPU. An optimizer's memory follows at its next step. Raises
+        as `course.device.to` does; then nothing has moved.
+        """
+        to(device, np.zeros(1))  # raises, even for a layer without arrays
+        moved: dict[int, Array] = {}
+        found = []
+        for _, layer in self._members():
+            for holder in [vars(layer), *vars(layer).values()]:
+                if isinstance(holder, dict):
+                    new = {
+                        key: _moved(value, device, moved) for key, value in holder.items()
+                    }
+                    found.append((holder, new))
+        for holder, new in found:
+            holder.update(new)
+        return self
+
+    @property
+    def device(self) -> str:
+        """Return "cpu" or "cuda": where the parameters and buffers are."""
+        arrays = filter(_moves, (*self.params.values(), *self.buffers.values()))
+        return device_of(next(arrays, np.empty(0)))
+
     def leaves(self) -> Iterator[tuple[str, "Layer"]]:
         """Yield the layers it is made of, with their names: itself, without a name."""
+        yield "", self
+
+    def _members(self) -> Iterator[tuple[str, "Layer"]]:
+        """Yield itself, without a name, and all layers that are in it, with full names."""
         yield "", self
 
     def remembered(self, name: str) -> Array:
@@ -82,6 +113,22 @@ class Layer:
                 "call forward first"
             )
         return self.__dict__[name]
+
+
+def _moves(value: Any) -> bool:
+    """Say whether the value is an array that goes where its layer goes."""
+    return isinstance(value, Array) and (value.ndim > 0 or value.dtype.kind == "f")
+
+
+def _moved(value: Any, device: str, moved: dict[int, Array]) -> Any:
+    """Return the value with its arrays on the device; `moved` has those that are there."""
+    if _moves(value):
+        if id(value) not in moved:
+            moved[id(value)] = to(device, value)
+        return moved[id(value)]
+    if type(value) in (list, tuple):
+        return type(value)(_moved(one, device, moved) for one in value)
+    return value
 
 
 def _told(value: Any) -> str:

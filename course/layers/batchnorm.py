@@ -31,13 +31,28 @@ Lecture: lectures/08_deep_nets_that_train.ipynb.  Symbols: GLOSSARY.md.
 Source: Ioffe & Szegedy, arXiv:1502.03167, algorithm 1; as torch.nn.BatchNorm2d.
 """
 
+import math
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats, number, same_shape
+from course.cuda import unravel
+from course.cuda.reductions import block_for, block_sum
+from course.device import (
+    Array,
+    empty,
+    empty_like,
+    fill,
+    floats,
+    full,
+    launch,
+    number,
+    on_cpu,
+    same_shape,
+)
 from course.layers.base import Layer
 from course.shapes import integer
 
@@ -210,6 +225,88 @@ def _dx_cpu_rows(dx, dy, x, w, mean, invstd, dw, db, training, first, past):
                 row[c] = w[c] * invstd[c] * upstream[c]
 
 
+# On a GPU x is (N, C, HW) in any case. Number t of a channel is pixel k of image n:
+# n, _, _, k = unravel(t, (N, 1, 1, HW)).
+
+
+@cuda.jit
+def _mean_cuda(mean, rest, invstd, running_mean, running_var, x, momentum, unbiased, eps):
+    """Equations (1) and (2); a block has a channel, a thread has some of its pixels.
+
+    The mean is rounded: the rest is what it lacks. The running arrays follow it.
+    """
+    scratch = cuda.shared.array(32, x.dtype)
+    (N, _, HW), c = x.shape, cuda.blockIdx.x
+    zero, one, count = x.dtype.type(0), x.dtype.type(1), x.dtype.type(N * HW)
+    total = zero
+    for t in range(cuda.threadIdx.x, N * HW, cuda.blockDim.x):
+        n, _, _, k = unravel(t, (N, 1, 1, HW))
+        total += x[n, c, k]
+    pivot = block_sum(total, scratch) / count
+    total, squares = zero, zero
+    for t in range(cuda.threadIdx.x, N * HW, cuda.blockDim.x):
+        n, _, _, k = unravel(t, (N, 1, 1, HW))
+        distance = x[n, c, k] - pivot
+        total += distance
+        squares += distance * distance
+    shift = block_sum(total, scratch) / count
+    var = block_sum(squares, scratch) / count - shift * shift
+    if cuda.threadIdx.x == 0:
+        var = zero if var < zero else var
+        mean_c = pivot + shift
+        mean[c] = mean_c
+        rest[c] = pivot - mean_c + shift
+        invstd[c] = one / math.sqrt(var + eps)
+        running_mean[c] += momentum * (mean_c - running_mean[c])
+        running_var[c] += momentum * (var * unbiased - running_var[c])
+
+
+@cuda.jit
+def _invstd_cuda(mean, rest, invstd, running_mean, running_var, eps):
+    """Equations (1) and (2) in use: the running arrays; a thread has channels."""
+    zero, one = mean.dtype.type(0), mean.dtype.type(1)
+    for c in range(cuda.grid(1), mean.size, cuda.gridsize(1)):
+        mean[c] = running_mean[c]
+        rest[c] = zero
+        invstd[c] = one / math.sqrt(running_var[c] + eps)
+
+
+@cuda.jit
+def _y_cuda(y, x, w, b, mean, rest, invstd, C, HW):
+    """Equation (3); a thread has elements."""
+    for t in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        _, _, c, _ = unravel(t, (1, 1, C, HW))
+        y[t] = (x[t] - mean[c] - rest[c]) * (w[c] * invstd[c]) + b[c]
+
+
+@cuda.jit
+def _dw_cuda(dw, db, dy, x, mean, invstd):
+    """Equations (4) and (5); a block has a channel, a thread has some of its pixels."""
+    scratch = cuda.shared.array(32, x.dtype)
+    (N, _, HW), c = x.shape, cuda.blockIdx.x
+    slope = total = x.dtype.type(0)
+    for t in range(cuda.threadIdx.x, N * HW, cuda.blockDim.x):
+        n, _, _, k = unravel(t, (N, 1, 1, HW))
+        slope += dy[n, c, k] * (x[n, c, k] - mean[c])
+        total += dy[n, c, k]
+    slope, total = block_sum(slope, scratch), block_sum(total, scratch)
+    if cuda.threadIdx.x == 0:
+        dw[c] = slope * invstd[c]
+        db[c] = total
+
+
+@cuda.jit
+def _dx_cuda(dx, dy, x, w, mean, invstd, dw, db, training, C, HW):
+    """Equation (6), in use without the terms of db and dw; a thread has elements."""
+    share = x.dtype.type(1) / x.dtype.type(x.size // C)
+    for t in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        _, _, c, _ = unravel(t, (1, 1, C, HW))
+        level = dy[t]
+        if training:
+            level += -db[c] * share - (x[t] - mean[c]) * (invstd[c] * dw[c] * share)
+        dx[t] = w[c] * invstd[c] * level
+
+
 def _planes(x: Array) -> Array:
     """Return (N, C, ...) as (N, C, HW), and as (N, C) where a plane is one pixel."""
     N, C, *sizes = x.shape
@@ -228,7 +325,7 @@ def _per_channel(name: str, a: Array | None, default: float, x: Array) -> Array:
     """Return one number for each channel of x; the default where a is None."""
     C = x.shape[1]
     if a is None:
-        return np.full(C, default, x.dtype)
+        return full(C, default, x.dtype, x)
     a = floats(name, a, f"({C},)", x)
     same_shape(name, a, (C,), "one number for each channel of x")
     return a
@@ -274,16 +371,21 @@ array([0.33333333]))
         raise ValueError("give both running_mean and running_var, or neither")
     if not (tracked or training):
         raise ValueError("without running_mean and running_var there is only training")
-    mean = _per_channel("running_mean", running_mean, 0, x).copy()
-    var = _per_channel("running_var", running_var, 1, x).copy()
-    planes = _planes(x)
-    count = planes[:, :1].size
+    running = (
+        _per_channel("running_mean", running_mean, 0, x),
+        _per_channel("running_var", running_var, 1, x),
+    )
+    count = x.size // max(1, x.shape[1])
     if training and count == 1:
         raise ValueError(
             f"x has shape {x.shape}: one value per channel has no variance; train on a "
             "larger batch, or call eval() first to use the network on a single sample"
         )
     learn = bool(training and count)
+    if not on_cpu(x):
+        return _forward_gpu(x, w, b, running, learn, momentum, eps)
+    mean, var = running[0].copy(), running[1].copy()
+    planes = _planes(x)
     y = np.empty_like(planes)
     arrays, settings = (planes, w, b), (x.dtype.type(eps), learn)
     if planes.ndim == 3:
@@ -295,6 +397,27 @@ array([0.33333333]))
         running_mean += momentum * (mean - running_mean)
         running_var += momentum * (var * (count / (count - 1)) - running_var)
     return y.reshape(x.shape), mean, 1 / np.sqrt(var + eps)
+
+
+def _forward_gpu(x, w, b, running, learn: bool, momentum: float, eps: float) -> Any:
+    """Return y, mean and invstd of arrays on cuda."""
+    N, C, HW = *x.shape[:2], prod(x.shape[2:])
+    number_of = x.dtype.type
+    y = empty_like(x)
+    mean, rest, invstd = (empty(C, x.dtype, x) for _ in range(3))
+    statistics = mean, rest, invstd
+    if learn:
+        unbiased = number_of(N * HW / (N * HW - 1))
+        numbers = number_of(momentum), unbiased, number_of(eps)
+        arrays, threads = (
+            (*statistics, *running, x.reshape(N, C, HW)),
+            block_for(N * HW, most=1024),
+        )
+        launch(_mean_cuda, C * threads, *arrays, *numbers, threads=threads)
+    else:
+        launch(_invstd_cuda, C, *statistics, *running, number_of(eps))
+    launch(_y_cuda, y.size, y.ravel(), x.ravel(), w, b, *statistics, C, HW)
+    return y, mean, invstd
 
 
 def batchnorm_backward(
@@ -323,8 +446,20 @@ def batchnorm_backward(
     w = _per_channel("weight", weight, 1, x)
     mean = _per_channel("mean", mean, 0, x)
     invstd = _per_channel("invstd", invstd, 1, x)
+    dw, db = empty_like(w), empty_like(w)
+    if not on_cpu(x):
+        N, C, HW = *x.shape[:2], prod(x.shape[2:])
+        arrays, threads = (
+            (dy.reshape(N, C, HW), x.reshape(N, C, HW)),
+            block_for(N * HW, most=1024),
+        )
+        launch(_dw_cuda, C * threads, dw, db, *arrays, mean, invstd, threads=threads)
+        dx = empty_like(x)
+        arrays = dx.ravel(), dy.ravel(), x.ravel(), w, mean, invstd, dw, db
+        launch(_dx_cuda, dx.size, *arrays, bool(training), C, HW)
+        return dx, dw, db
     planes, upstream = _planes(x), _planes(dy)
-    dx, dw, db = np.empty_like(planes), np.empty_like(w), np.empty_like(w)
+    dx = np.empty_like(planes)
     arrays = dx, upstream, planes, w, mean, invstd, dw, db
     if planes.ndim == 3:
         fill(_dw_cpu, len(w), dw, db, upstream, planes, mean, invstd)

@@ -14,8 +14,9 @@ Shapes
 
     or any other shapes that differ along one axis only, named by `axis`.
 
-Edges: numbers are copied, NaN too, and nothing is computed, so there are no loops here.
-An array may be empty along the axis, and the batch may be empty.
+Edges: numbers are copied, NaN too, and nothing is computed, so there are no loops here
+for the CPU, which NumPy serves well. An array may be empty along the axis, and the batch
+may be empty.
 
 Several arrays come in, so the layer stands where branches of a network meet: forward
 takes a tuple or list of arrays, backward returns a tuple of as many, in their order.
@@ -25,12 +26,35 @@ Source: Szegedy et al., CVPR 2015, the inception module; as torch.cat.
 """
 
 from collections.abc import Sequence
+from math import prod
 
 import numpy as np
 
-from course.device import Array, floats, same_shape
+from course import cuda
+from course.device import Array, empty, floats, launch, on_cpu, same_shape
 from course.layers.base import Layer
 from course.shapes import integer
+
+
+@cuda.jit
+def _y_cuda(y, x, start):
+    """Equation (1) for one x; a thread has elements of x.
+
+    A row holds what one index before the axis has; the x of this row begins at `start`.
+    """
+    width = x.shape[1]
+    for t in range(cuda.grid(1), x.size, cuda.gridsize(1)):
+        n, k = t // width, t % width
+        y[n, start + k] = x[n, k]
+
+
+@cuda.jit
+def _dx_cuda(dx, dy, start):
+    """Equation (2) for one x; a thread has elements of dx."""
+    width = dx.shape[1]
+    for t in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        n, k = t // width, t % width
+        dx[n, k] = dy[n, start + k]
 
 
 def _axis(axis: int, ndim: int) -> int:
@@ -39,6 +63,16 @@ def _axis(axis: int, ndim: int) -> int:
     if axis >= ndim:
         raise ValueError(f"axis is {axis}, but the arrays have the axes 0 to {ndim - 1}")
     return axis
+
+
+def _rows(a: Array, axis: int) -> Array:
+    """Return the array with a row for all that begins with the axis."""
+    return a.reshape(prod(a.shape[:axis]), prod(a.shape[axis:]))
+
+
+def _starts(sizes: Sequence[int], y: Array, axis: int) -> list[int]:
+    """Return where in a row of y the arrays of these sizes along the axis begin."""
+    return [sum(sizes[:k]) * prod(y.shape[axis + 1 :]) for k in range(len(sizes))]
 
 
 def concat_forward(arrays: Sequence[Array], axis: int = 1) -> Array:
@@ -63,7 +97,13 @@ def concat_forward(arrays: Sequence[Array], axis: int = 1) -> Array:
         wanted = list(head.shape)
         wanted[axis] = a.shape[axis] if a.ndim == head.ndim else -1
         same_shape(f"x[{k}]", a, wanted, f"that of x[0], but for axis {axis},")
-    return np.concatenate(arrays, axis)
+    if on_cpu(head):
+        return np.concatenate(arrays, axis)
+    sizes = [a.shape[axis] for a in arrays]
+    y = empty((*head.shape[:axis], sum(sizes), *head.shape[axis + 1 :]), head.dtype, head)
+    for a, start in zip(arrays, _starts(sizes, y, axis), strict=True):
+        launch(_y_cuda, a.size, _rows(y, axis), _rows(a, axis), start)
+    return y
 
 
 def concat_backward(dy: Array, sizes: Sequence[int], axis: int = 1) -> tuple[Array, ...]:
@@ -82,6 +122,13 @@ def concat_backward(dy: Array, sizes: Sequence[int], axis: int = 1) -> tuple[Arr
             f"dy has shape {dy.shape}; along axis {axis} the sizes {tuple(sizes)} "
             f"make {sum(sizes)}"
         )
+    if not on_cpu(dy):
+        parts = []
+        for size, start in zip(sizes, _starts(sizes, dy, axis), strict=True):
+            dx = empty((*dy.shape[:axis], size, *dy.shape[axis + 1 :]), dy.dtype, dy)
+            launch(_dx_cuda, dx.size, _rows(dx, axis), _rows(dy, axis), start)
+            parts.append(dx)
+        return tuple(parts)
     parts = np.split(dy, np.cumsum(sizes[:-1], dtype=int), axis)
     return tuple(np.ascontiguousarray(part) for part in parts)
 

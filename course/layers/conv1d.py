@@ -25,6 +25,9 @@ library this is cross-correlation: w is not flipped.
 The loops are the definition. The functions call course/engine/cpu.py, to which a signal is
 an image of one row, and the loops only for what it leaves to them.
 
+On a GPU there is no frame: a thread asks of every tap whether it is inside x, and (2) is
+pulled, as in course/layers/conv2d.py. There course/engine/cuda.py takes what is large.
+
 Lecture: lectures/09_convolution.ipynb.  Symbols: GLOSSARY.md.
 Source: Waibel et al., IEEE Trans. ASSP 37 (1989), the time-delay network; as
 torch.nn.Conv1d.
@@ -34,9 +37,22 @@ from typing import Any
 
 import numpy as np
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats, same_shape
+from course.cuda.reductions import block_for, block_sum
+from course.device import (
+    Array,
+    empty,
+    empty_like,
+    fill,
+    floats,
+    full,
+    launch,
+    on_cpu,
+    same_shape,
+)
 from course.engine import cpu as engine
+from course.engine import cuda as cuda_engine
 from course.layers.base import Layer, he_normal
 from course.shapes import MOST, Pair, integer, out_size, pads
 
@@ -102,6 +118,75 @@ def _db_cpu(db, dy, first, past):
             db[f] += total
 
 
+@cuda.jit
+def _y_cuda(y, x, w, b, G, S, before, D):
+    """Equation (1); a thread has elements of y."""
+    (_, F, WO), (_, CG, K), W = y.shape, w.shape, x.shape[2]
+    for t in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        row, j = divmod(t, WO)
+        n, f = divmod(row, F)
+        c0 = f // (F // G) * CG
+        total = b[f]
+        for v in range(K):
+            q = j * S + v * D - before
+            if 0 <= q < W:
+                for c in range(CG):
+                    total += w[f, c, v] * x[n, c0 + c, q]
+        y[n, f, j] = total
+
+
+@cuda.jit
+def _dx_cuda(dx, dy, w, G, S, before, D):
+    """Equation (2), pulled: a sample asks the taps that saw it; a thread has samples."""
+    (_, F, WO), (_, CG, K), (_, C, W) = dy.shape, w.shape, dx.shape
+    FG = F // G
+    for t in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        row, q = divmod(t, W)
+        n, channel = divmod(row, C)
+        f0, c = channel // CG * FG, channel % CG
+        total = dx.dtype.type(0)
+        for v in range(K):
+            j, left_over = divmod(q + before - v * D, S)
+            if left_over == 0 and 0 <= j < WO:
+                for f in range(FG):
+                    total += w[f0 + f, c, v] * dy[n, f0 + f, j]
+        dx[n, channel, q] = total
+
+
+@cuda.jit
+def _dw_cuda(dw, dy, x, G, S, before, D):
+    """Equation (3); a block has a weight, a thread has some of the outputs."""
+    scratch = cuda.shared.array(32, dy.dtype)
+    (N, F, WO), (_, CG, K), W = dy.shape, dw.shape, x.shape[2]
+    row, v = divmod(cuda.blockIdx.x, K)
+    f, c = divmod(row, CG)
+    c0 = f // (F // G) * CG
+    total = dw.dtype.type(0)
+    for t in range(cuda.threadIdx.x, N * WO, cuda.blockDim.x):
+        n, j = divmod(t, WO)
+        q = j * S + v * D - before
+        if 0 <= q < W:
+            total += dy[n, f, j] * x[n, c0 + c, q]
+    total = block_sum(total, scratch)
+    if cuda.threadIdx.x == 0:
+        dw[f, c, v] = total
+
+
+@cuda.jit
+def _db_cuda(db, dy):
+    """Equation (4); a block has a filter, a thread has some of its outputs."""
+    scratch = cuda.shared.array(32, dy.dtype)
+    N, _, WO = dy.shape
+    f = cuda.blockIdx.x
+    total = db.dtype.type(0)
+    for t in range(cuda.threadIdx.x, N * WO, cuda.blockDim.x):
+        n, j = divmod(t, WO)
+        total += dy[n, f, j]
+    total = block_sum(total, scratch)
+    if cuda.threadIdx.x == 0:
+        db[f] = total
+
+
 def _frame(padding: Any, W: int, K: int, S: int, D: int) -> Pair:
     """Return (before, after) in samples."""
     if isinstance(padding, str):
@@ -139,7 +224,7 @@ def _geometry(x_shape, w_shape, stride, padding, dilation, groups):
 
 def _as_images(*signals: Array) -> list[Array]:
     """Return arrays (A, B, W) as images (A, B, 1, W) of one row."""
-    return [a[:, :, None] for a in signals]
+    return [a.reshape(*a.shape[:2], 1, a.shape[2]) for a in signals]
 
 
 def conv1d_forward(
@@ -165,11 +250,18 @@ def conv1d_forward(
     w = floats("w", w, "(F, C/G, K)", x)
     G, S, D, frame, WO = _geometry(x.shape, w.shape, stride, padding, dilation, groups)
     N, F = len(x), len(w)
-    b = np.zeros(F, x.dtype) if b is None else floats("b", b, "(F,)", x)
-    same_shape("b", b, (F,), "one bias for each filter of w")
-    y = np.empty((N, F, WO), x.dtype)
-    window = (1, S), ((0, 0), frame), (1, D), G
-    if not engine.convolve(*_as_images(y, x, w), b, *window):
+    if b is not None:
+        b = floats("b", b, "(F,)", x)
+        same_shape("b", b, (F,), "one bias for each filter of w")
+    y = empty((N, F, WO), x.dtype, x)
+    images, window = _as_images(y, x, w), ((1, S), ((0, 0), frame), (1, D), G)
+    if not on_cpu(x) and cuda_engine.conv2d(*images, b, *window):
+        return y
+    if b is None:
+        b = full(F, 0, x.dtype, x)
+    if not on_cpu(x):
+        launch(_y_cuda, y.size, y, x, w, b, G, S, frame[0], D)
+    elif not engine.convolve(*images, b, *window):
         xp = np.pad(x, ((0, 0), (0, 0), frame))
         fill(_y_cpu, N * F, y, xp, w, b, G, S, D, steps=y.size * w[0].size)
     return y
@@ -200,8 +292,16 @@ def conv1d_backward(
     G, S, D, frame, WO = _geometry(x.shape, w.shape, stride, padding, dilation, groups)
     (N, C, W), (F, CG, _) = x.shape, w.shape
     same_shape("dy", dy, (N, F, WO), "the shape of y for these x and w")
-    dx, dw, db = np.empty_like(x), np.empty_like(w), np.empty(F, x.dtype)
+    dx, dw, db = empty_like(x), empty_like(w), empty(F, x.dtype, x)
     window, images = ((1, S), ((0, 0), frame), (1, D), G), _as_images(dx, dw, dy, x, w)
+    if not on_cpu(x):
+        threads = block_for(N * WO)
+        launch(_db_cuda, F * threads, db, dy, threads=threads)
+        if not cuda_engine.conv2d_backward(*images, *window):
+            window = G, S, frame[0], D
+            launch(_dx_cuda, dx.size, dx, dy, w, *window)
+            launch(_dw_cuda, dw.size * threads, dw, dy, x, *window, threads=threads)
+        return dx, dw, db
     if not engine.convolve_backward(*images[:2], db, *images[2:], *window):
         xp, steps = np.pad(x, ((0, 0), (0, 0), frame)), dy.size * w[0].size
         dxp = np.empty_like(xp)

@@ -34,6 +34,11 @@ with stride 1, what tap (u,v) sees lies u*DH*WP + v*DW pixels after what tap (0,
 every window alike, if the framed image, WP pixels wide, is read as one long row. So a tap
 is one pass along memory, as vector instructions like it.
 
+On a GPU there is no frame: a thread asks of every tap whether it is inside x. There (2) is
+pulled: a pixel p sums over the outputs that saw it, i = (p + top - u*DH)/SH where that
+leaves no remainder. A sum of (3) over many outputs is shared by the threads of a block.
+What is large, and in float32, goes to course/engine/cuda.py.
+
 Lecture: lectures/09_convolution.ipynb.  Symbols: GLOSSARY.md.
 Source: LeCun et al., Proc. IEEE 86 (1998), section II; geometry from Dumoulin & Visin,
 arXiv:1603.07285; groups from Krizhevsky et al., NeurIPS 2012; as torch.nn.Conv2d.
@@ -43,11 +48,27 @@ from typing import Any
 
 import numpy as np
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats, same_shape
+from course.cuda import unravel
+from course.cuda.reductions import block_for, block_sum
+from course.device import (
+    Array,
+    empty,
+    empty_like,
+    fill,
+    floats,
+    full,
+    launch,
+    on_cpu,
+    same_shape,
+)
 from course.engine import cpu as engine
+from course.engine import cuda as cuda_engine
 from course.layers.base import Layer, he_normal
 from course.shapes import Pads, Pair, framed, integer, out_size, pads, pair
+
+LONG = 256  # terms of a sum that pay for a block of threads
 
 
 @compiled
@@ -148,6 +169,92 @@ def _db_cpu(db, dy, first, past):
             db[f] += total
 
 
+@cuda.jit
+def _y_cuda(y, x, w, b, G, SH, SW, top, left, DH, DW):
+    """Equation (1); a thread has elements of y."""
+    F, (H, W), (_, CG, KH, KW) = len(w), x.shape[2:], w.shape
+    for t in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        n, f, i, j = unravel(t, y.shape)
+        c0 = f // (F // G) * CG
+        total = b[f]
+        for u in range(KH):
+            for v in range(KW):
+                p, q = i * SH + u * DH - top, j * SW + v * DW - left
+                if 0 <= p < H and 0 <= q < W:
+                    for c in range(CG):
+                        total += w[f, c, u, v] * x[n, c0 + c, p, q]
+        y[n, f, i, j] = total
+
+
+@cuda.jit
+def _dx_cuda(dx, dy, w, G, SH, SW, top, left, DH, DW):
+    """Equation (2), pulled: a pixel asks who saw it; a thread has pixels of dx."""
+    (_, F, HO, WO), (_, CG, KH, KW) = dy.shape, w.shape
+    FG = F // G
+    for t in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        n, channel, p, q = unravel(t, dx.shape)
+        f0, c = channel // CG * FG, channel % CG
+        total = dx.dtype.type(0)
+        for u in range(KH):
+            for v in range(KW):
+                i, below = divmod(p + top - u * DH, SH)
+                j, beside = divmod(q + left - v * DW, SW)
+                if below == 0 and beside == 0 and 0 <= i < HO and 0 <= j < WO:
+                    for f in range(FG):
+                        total += w[f0 + f, c, u, v] * dy[n, f0 + f, i, j]
+        dx[n, channel, p, q] = total
+
+
+@cuda.jit
+def _dw_cuda(dw, dy, x, G, SH, SW, top, left, DH, DW):
+    """Equation (3); a thread has weights."""
+    (N, F, HO, WO), (H, W), CG = dy.shape, x.shape[2:], dw.shape[1]
+    for t in range(cuda.grid(1), dw.size, cuda.gridsize(1)):
+        f, c, u, v = unravel(t, dw.shape)
+        c0 = f // (F // G) * CG
+        total = dw.dtype.type(0)
+        for n in range(N):
+            for i in range(HO):
+                for j in range(WO):
+                    p, q = i * SH + u * DH - top, j * SW + v * DW - left
+                    if 0 <= p < H and 0 <= q < W:
+                        total += dy[n, f, i, j] * x[n, c0 + c, p, q]
+        dw[f, c, u, v] = total
+
+
+@cuda.jit
+def _dw_cuda_block(dw, dy, x, G, SH, SW, top, left, DH, DW):
+    """Equation (3); a block has a weight, a thread has some of the outputs."""
+    scratch = cuda.shared.array(32, dy.dtype)
+    (N, F, HO, WO), (H, W), CG = dy.shape, x.shape[2:], dw.shape[1]
+    f, c, u, v = unravel(cuda.blockIdx.x, dw.shape)
+    c0 = f // (F // G) * CG
+    total = dw.dtype.type(0)
+    for t in range(cuda.threadIdx.x, N * HO * WO, cuda.blockDim.x):
+        n, _, i, j = unravel(t, (N, 1, HO, WO))
+        p, q = i * SH + u * DH - top, j * SW + v * DW - left
+        if 0 <= p < H and 0 <= q < W:
+            total += dy[n, f, i, j] * x[n, c0 + c, p, q]
+    total = block_sum(total, scratch)
+    if cuda.threadIdx.x == 0:
+        dw[f, c, u, v] = total
+
+
+@cuda.jit
+def _db_cuda(db, dy):
+    """Equation (4); a block has a filter, a thread has some of its outputs."""
+    scratch = cuda.shared.array(32, dy.dtype)
+    N, _, HO, WO = dy.shape
+    f = cuda.blockIdx.x
+    total = db.dtype.type(0)
+    for t in range(cuda.threadIdx.x, N * HO * WO, cuda.blockDim.x):
+        n, _, i, j = unravel(t, (N, 1, HO, WO))
+        total += dy[n, f, i, j]
+    total = block_sum(total, scratch)
+    if cuda.threadIdx.x == 0:
+        db[f] = total
+
+
 def _geometry(x_shape, w_shape, stride, padding, dilation, groups):
     """Return G, stride, dilation, padding and the size of y, or say what cannot be."""
     C, H, W = x_shape[1:]
@@ -197,9 +304,14 @@ def conv2d_forward(
            [4., 4.]])
     """
     x, w, b, y, window = _ready(x, w, b, stride, padding, dilation, groups)
+    stride, frame, dilation, G = window
+    if not on_cpu(x):
+        if not cuda_engine.conv2d(y, x, w, b, *window):
+            b = full(len(w), 0, x.dtype, x) if b is None else b
+            launch(_y_cuda, y.size, y, x, w, b, *_letters(*window))
+        return y
     if engine.convolve(y, x, w, b, *window):
         return y
-    stride, frame, dilation, G = window
     xp, steps = framed(x, frame), y.size * w[0].size
     planes = len(x) * len(w)
     if stride == (1, 1):
@@ -210,16 +322,27 @@ def conv2d_forward(
 
 
 def _ready(x, w, b, stride, padding, dilation, groups):
-    """Return x, w, b and an empty y, and the window, or say in words what cannot be."""
+    """Return x, w, b and an empty y, and the window, or say in words what cannot be.
+
+    On the CPU no bias is a bias of zero.
+    """
     x = floats("x", x, "(N, C, H, W)")
     w = floats("w", w, "(F, C/G, KH, KW)", x)
     G, stride, dilation, frame, size = _geometry(
         x.shape, w.shape, stride, padding, dilation, groups
     )
-    b = np.zeros(len(w), x.dtype) if b is None else floats("b", b, "(F,)", x)
-    same_shape("b", b, (len(w),), "one bias for each filter of w")
-    y = np.empty((len(x), len(w), *size), x.dtype)
+    if b is None and on_cpu(x):
+        b = np.zeros(len(w), x.dtype)
+    elif b is not None:
+        b = floats("b", b, "(F,)", x)
+        same_shape("b", b, (len(w),), "one bias for each filter of w")
+    y = empty((len(x), len(w), *size), x.dtype, x)
     return x, w, b, y, (stride, frame, dilation, G)
+
+
+def _letters(stride, frame, dilation, G):
+    """Return the window as kernels take it: G, SH, SW, top, left, DH, DW."""
+    return G, *stride, frame[0][0], frame[1][0], *dilation
 
 
 def conv2d_backward(
@@ -255,8 +378,14 @@ def conv2d_backward(
     (N, C, H, W), F, CG = x.shape, len(w), w.shape[1]
     same_shape("dy", dy, (N, F, *size), "the shape of y for these x and w")
     window = stride, frame, dilation, G
-    dw, db = np.empty_like(w), np.empty(F, x.dtype)
-    dx = np.empty_like(x) if need_dx else None
+    dw, db = empty_like(w), empty(F, x.dtype, x)
+    dx = empty_like(x) if need_dx else None
+    if not on_cpu(x):
+        threads = block_for(N * size[0] * size[1])
+        launch(_db_cuda, F * threads, db, dy, threads=threads)
+        if not cuda_engine.conv2d_backward(dx, dw, dy, x, w, *window):
+            _launch_backward(dx, dw, dy, x, w, *_letters(*window))
+        return dx, dw, db
     if engine.convolve_backward(dx, dw, db, dy, x, w, *window):
         return dx, dw, db
     xp, steps = framed(x, frame), dy.size * w[0].size
@@ -267,6 +396,18 @@ def conv2d_backward(
         fill(_dx_cpu, N * C, dxp, dy, w, G, *stride, *dilation, steps=steps)
         dx[...] = dxp[:, :, top : top + H, left : left + W]
     return dx, dw, db
+
+
+def _launch_backward(dx, dw, dy, x, w, *letters):
+    """Fill dx, unless it is None, and dw with the plain kernels."""
+    N, _, HO, WO = dy.shape
+    if N * HO * WO < LONG:
+        launch(_dw_cuda, dw.size, dw, dy, x, *letters)
+    else:
+        threads = block_for(N * HO * WO)
+        launch(_dw_cuda_block, dw.size * threads, dw, dy, x, *letters, threads=threads)
+    if dx is not None:
+        launch(_dx_cuda, dx.size, dx, dy, w, *letters)
 
 
 class Conv2d(Layer):
@@ -319,11 +460,16 @@ class Conv2d(Layer):
     def forward_relu(self, x: Array, pool: bool) -> tuple[Array, Array | None] | None:
         """Return y = relu(forward(x)) and, with pool, the 2 x 2 max-pool of y, in one pass.
 
-        None in place of the second if y is too small to be pooled, and in place of both if
-        the engine leaves this geometry to the plain loops.
+        None in place of the second if y is too small to be pooled, or on a GPU, and in
+        place of both if the engine leaves this geometry to the plain loops.
         """
         w, b = self.params["weight"], self.params.get("bias")
         x, w, b, y, window = _ready(x, w, b, **self.window)
+        if not on_cpu(x):
+            if not cuda_engine.conv2d(y, x, w, b, *window, relu=True):
+                return None
+            self.x = x
+            return y, None
         N, F, HO, WO = y.shape
         large = pool and min(HO, WO) > 1
         z = np.empty((N, F, HO // 2, WO // 2), y.dtype) if large else None

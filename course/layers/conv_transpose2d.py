@@ -25,11 +25,16 @@ Shapes
 Edges: what is stamped outside y is cut off; what no filter reaches is b. Of SH sizes of
 an image a convolution with stride SH makes the same H; the output padding OH, 0 to SH-1
 rows at the bottom, says which one to come back to. Padding "same" gives HO = H*SH. An
-empty batch gives an empty y.
+empty batch gives an empty y. NaN and infinity in x may reach, in dw, also taps whose stamps
+were cut off.
 
 The loops are the definition, with y in a frame that holds whatever is stamped. The
 functions call course/engine/cpu.py, to which this is the backward of a convolution, and
 the loops only for what it leaves to them.
+
+On a GPU there is no frame, and (1) is pulled: a pixel of y sums over the stamps that reach
+it, p = (i + top - u*DH)/SH where that leaves no remainder. What is large, and in float32,
+goes to course/engine/cuda.py.
 
 Lecture: lectures/10_convolution_geometry.ipynb.  Symbols: GLOSSARY.md.
 Source: Zeiler et al., CVPR 2010; geometry from Dumoulin & Visin, arXiv:1603.07285; as
@@ -40,9 +45,23 @@ from typing import Any
 
 import numpy as np
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats, same_shape
+from course.cuda import unravel
+from course.cuda.reductions import block_for, block_sum
+from course.device import (
+    Array,
+    empty,
+    empty_like,
+    fill,
+    floats,
+    full,
+    launch,
+    on_cpu,
+    same_shape,
+)
 from course.engine import cpu as engine
+from course.engine import cuda as cuda_engine
 from course.layers.base import Layer, he_normal
 from course.shapes import Pads, Pair, framed, integer, pads, pair, span
 
@@ -112,6 +131,82 @@ def _db_cpu(db, dy, first, past):
             for k in range(upstream.size):
                 total += upstream[k]
             db[f] += total
+
+
+@cuda.jit
+def _y_cuda(y, x, w, b, G, SH, SW, top, left, DH, DW):
+    """Equation (1), pulled: a pixel asks the taps that reach it; a thread has pixels."""
+    (_, C, H, W), (_, FG, KH, KW) = x.shape, w.shape
+    CG = C // G
+    for t in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        n, channel, i, j = unravel(t, y.shape)
+        c0, f = channel // FG * CG, channel % FG
+        total = b[channel]
+        for u in range(KH):
+            for v in range(KW):
+                p, below = divmod(i + top - u * DH, SH)
+                q, beside = divmod(j + left - v * DW, SW)
+                if below == 0 and beside == 0 and 0 <= p < H and 0 <= q < W:
+                    for c in range(CG):
+                        total += w[c0 + c, f, u, v] * x[n, c0 + c, p, q]
+        y[n, channel, i, j] = total
+
+
+@cuda.jit
+def _y_cuda_bias(y, b):
+    """Equation (1), its b alone, added to the sums; a thread has elements of y."""
+    for t in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        n, f, i, j = unravel(t, y.shape)
+        y[n, f, i, j] += b[f]
+
+
+@cuda.jit
+def _dx_cuda(dx, dy, w, G, SH, SW, top, left, DH, DW):
+    """Equation (2); a thread has pixels of dx."""
+    (HO, WO), (C, FG, KH, KW) = dy.shape[2:], w.shape
+    for t in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        n, c, p, q = unravel(t, dx.shape)
+        f0 = c // (C // G) * FG
+        total = dx.dtype.type(0)
+        for u in range(KH):
+            for v in range(KW):
+                i, j = p * SH + u * DH - top, q * SW + v * DW - left
+                if 0 <= i < HO and 0 <= j < WO:
+                    for f in range(FG):
+                        total += w[c, f, u, v] * dy[n, f0 + f, i, j]
+        dx[n, c, p, q] = total
+
+
+@cuda.jit
+def _dw_cuda(dw, dy, x, G, SH, SW, top, left, DH, DW):
+    """Equation (3); a thread has weights."""
+    (N, C, H, W), (HO, WO), FG = x.shape, dy.shape[2:], dw.shape[1]
+    for t in range(cuda.grid(1), dw.size, cuda.gridsize(1)):
+        c, f, u, v = unravel(t, dw.shape)
+        f0 = c // (C // G) * FG
+        total = dw.dtype.type(0)
+        for n in range(N):
+            for p in range(H):
+                for q in range(W):
+                    i, j = p * SH + u * DH - top, q * SW + v * DW - left
+                    if 0 <= i < HO and 0 <= j < WO:
+                        total += x[n, c, p, q] * dy[n, f0 + f, i, j]
+        dw[c, f, u, v] = total
+
+
+@cuda.jit
+def _db_cuda(db, dy):
+    """Equation (4); a block has an output channel, a thread has some of its pixels."""
+    scratch = cuda.shared.array(32, dy.dtype)
+    N, _, HO, WO = dy.shape
+    f = cuda.blockIdx.x
+    total = db.dtype.type(0)
+    for t in range(cuda.threadIdx.x, N * HO * WO, cuda.blockDim.x):
+        n, _, i, j = unravel(t, (N, 1, HO, WO))
+        total += dy[n, f, i, j]
+    total = block_sum(total, scratch)
+    if cuda.threadIdx.x == 0:
+        db[f] = total
 
 
 def _geometry(x_shape, w_shape, stride, padding, output_padding, dilation, groups):
@@ -203,10 +298,16 @@ def conv_transpose2d_forward(
         x.shape, w.shape, stride, padding, output_padding, dilation, groups
     )
     (N, _, H, W), F = x.shape, w.shape[1] * G
-    b = np.zeros(F, x.dtype) if b is None else floats("b", b, "(F,)", x)
+    b = full(F, 0, x.dtype, x) if b is None else floats("b", b, "(F,)", x)
     same_shape("b", b, (F,), "one bias for each output channel")
-    y = np.empty((N, F, HO, WO), x.dtype)
+    y = empty((N, F, HO, WO), x.dtype, x)
     frame = _frame((H, W), w.shape[2:], stride, (top, left), dilation, (HO, WO))
+    if not on_cpu(x):
+        if cuda_engine.conv2d_backward(y, None, x, y, w, stride, frame, dilation, G):
+            launch(_y_cuda_bias, y.size, y, b)
+        else:
+            launch(_y_cuda, y.size, y, x, w, b, G, *stride, top, left, *dilation)
+        return y
     if engine.convolve_backward(y, None, None, x, y, w, stride, frame, dilation, G):
         y += b[:, None, None]
         return y
@@ -247,10 +348,21 @@ def conv_transpose2d_backward(
     (N, C, H, W), FG = x.shape, w.shape[1]
     F = FG * G
     same_shape("dy", dy, (N, F, HO, WO), "the shape of y for these x and w")
+    dx, dw, db = empty_like(x), empty_like(w), empty(F, x.dtype, x)
     frame = _frame((H, W), w.shape[2:], stride, (top, left), dilation, (HO, WO))
-    dx, dw, db = np.empty_like(x), np.empty_like(w), np.empty(F, x.dtype)
+    window = stride, frame, dilation, G
+    if not on_cpu(x):
+        threads = block_for(N * HO * WO)
+        launch(_db_cuda, F * threads, db, dy, threads=threads)
+        if cuda_engine.conv2d(dx, dy, w, None, *window):
+            cuda_engine.conv2d_backward(None, dw, x, dy, w, *window)
+        else:
+            letters = G, *stride, top, left, *dilation
+            launch(_dx_cuda, dx.size, dx, dy, w, *letters)
+            launch(_dw_cuda, dw.size, dw, dy, x, *letters)
+        return dx, dw, db
     fill(_db_cpu, F, db, dy)
-    window, zero = (stride, frame, dilation, G), np.zeros(C, x.dtype)
+    zero = np.zeros(C, x.dtype)
     if engine.convolve(dx, dy, w, zero, *window):
         engine.convolve_backward(None, dw, zero, x, dy, w, *window)
         return dx, dw, db

@@ -24,10 +24,20 @@ from math import ceil
 
 import numpy as np
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats, same_shape
+from course.device import (
+    Array,
+    empty_like,
+    fill,
+    floats,
+    full,
+    launch,
+    on_cpu,
+    same_shape,
+)
 from course.layers.base import Layer
-from course.philox import WORDS, drawing, random_words, seed_of
+from course.philox import COUNTERS, WORDS, drawing, four_words, random_words, seed_of
 
 STEPS = 4  # a random word takes about as long as so many products
 
@@ -44,6 +54,22 @@ def _y_cpu(y, x, scale, least, seed, step, first, past):
         for k in range(x_block.size):
             kept = x_block[k] * scale
             y_block[k] = kept if u[k] >= least else zero
+
+
+@cuda.jit
+def _y_cuda(y, x, scale, least, seed, step):
+    """Equation (1) with the words below `least` dropped; a thread has counters.
+
+    A counter has words for four elements, 64 apart.
+    """
+    zero = x.dtype.type(0)
+    blocks = (y.size + WORDS - 1) // WORDS
+    for count in range(cuda.grid(1), blocks * COUNTERS, cuda.gridsize(1)):
+        k = count // COUNTERS * WORDS + count % COUNTERS
+        for word in four_words(count, seed, step):
+            if k < y.size:
+                y[k] = x[k] * scale if word >= least else zero
+            k += COUNTERS
 
 
 def dropout_forward(
@@ -63,11 +89,14 @@ def dropout_forward(
         return x
     least = ceil(p * 2**32)
     if least == 2**32:  # which is no word
-        return np.zeros_like(x)
-    y = np.empty_like(x)
+        return full(x.shape, 0, x.dtype, x)
+    y = empty_like(x)
     scale, least = x.dtype.type(1 / (1 - p)), np.uint32(least)
     blocks, arrays = -(-x.size // WORDS), (y.reshape(-1), x.reshape(-1))
-    fill(_y_cpu, blocks, *arrays, scale, least, *place, steps=STEPS * x.size)
+    if on_cpu(x):
+        fill(_y_cpu, blocks, *arrays, scale, least, *place, steps=STEPS * x.size)
+    else:
+        launch(_y_cuda, blocks * COUNTERS, *arrays, scale, least, *place)
     return y
 
 

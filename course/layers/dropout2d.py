@@ -24,10 +24,20 @@ from math import ceil
 
 import numpy as np
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats, same_shape
+from course.device import (
+    Array,
+    empty_like,
+    fill,
+    floats,
+    full,
+    launch,
+    on_cpu,
+    same_shape,
+)
 from course.layers.base import Layer
-from course.philox import WORDS, drawing, random_words, seed_of
+from course.philox import WORDS, drawing, random_word, random_words, seed_of
 
 
 @compiled
@@ -45,6 +55,19 @@ def _y_cpu(y, x, scale, least, seed, step, first, past):
             else:
                 for i in range(x_plane.size):
                     y_plane[i] = x_plane[i] * scale
+
+
+@cuda.jit
+def _y_cuda(y, x, scale, least, seed, step):
+    """Equation (1) with the words below `least` dropped; a warp has planes.
+
+    y and x are (N*C, H*W). A thread has every 32nd pixel of a plane.
+    """
+    zero = x.dtype.type(0)
+    for plane in range(cuda.grid(1) // 32, len(y), cuda.gridsize(1) // 32):
+        kept = random_word(plane, seed, step) >= least
+        for k in range(cuda.threadIdx.x % 32, y.shape[1], 32):
+            y[plane, k] = x[plane, k] * scale if kept else zero
 
 
 def dropout2d_forward(
@@ -67,12 +90,15 @@ def dropout2d_forward(
         return x
     least = ceil(p * 2**32)
     if least == 2**32:  # which is no word
-        return np.zeros_like(x)
-    y = np.empty_like(x)
+        return full(x.shape, 0, x.dtype, x)
+    y = empty_like(x)
     N, C, H, W = x.shape
     scale, least = x.dtype.type(1 / (1 - p)), np.uint32(least)
-    blocks, planes = -(-N * C // WORDS), (N * C, H * W)
-    fill(_y_cpu, blocks, y.reshape(planes), x.reshape(planes), scale, least, *place)
+    arrays = y.reshape(N * C, H * W), x.reshape(N * C, H * W)
+    if on_cpu(x):
+        fill(_y_cpu, -(-N * C // WORDS), *arrays, scale, least, *place)
+    else:
+        launch(_y_cuda, 32 * N * C, *arrays, scale, least, *place)
     return y
 
 

@@ -16,10 +16,20 @@ Lecture: lectures/07_mlp.ipynb.  Symbols: GLOSSARY.md.
 Source: Clevert, Unterthiner & Hochreiter, arXiv:1511.07289; as torch.nn.ELU.
 """
 
-import numpy as np
+import math
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats, number, same_shape
+from course.device import (
+    Array,
+    empty_like,
+    fill,
+    floats,
+    launch,
+    number,
+    on_cpu,
+    same_shape,
+)
 from course.engine.elementary import exp, expm1
 from course.layers.base import Layer
 
@@ -33,6 +43,14 @@ def _y_cpu(y, x, alpha, first, past):
         y[k] = x[k] if x[k] > zero else alpha * expm1(x[k])
 
 
+@cuda.jit
+def _y_cuda(y, x, alpha):
+    """Equation (1); a thread has elements."""
+    zero = x.dtype.type(0)
+    for k in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        y[k] = x[k] if x[k] > zero else alpha * math.expm1(x[k])
+
+
 @compiled
 def _dx_cpu(dx, dy, x, alpha, first, past):
     """Equation (2); a thread has elements."""
@@ -40,6 +58,14 @@ def _dx_cpu(dx, dy, x, alpha, first, past):
     zero = x.dtype.type(0)
     for k in range(dx.size):
         dx[k] = dy[k] if x[k] > zero else alpha * exp(x[k]) * dy[k]
+
+
+@cuda.jit
+def _dx_cuda(dx, dy, x, alpha):
+    """Equation (2); a thread has elements."""
+    zero = x.dtype.type(0)
+    for k in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        dx[k] = dy[k] if x[k] > zero else alpha * math.exp(x[k]) * dy[k]
 
 
 def elu_forward(x: Array, alpha: float = 1.0) -> Array:
@@ -53,8 +79,11 @@ def elu_forward(x: Array, alpha: float = 1.0) -> Array:
     """
     x = floats("x", x, "any")
     alpha = x.dtype.type(number("alpha", alpha))
-    y = np.empty_like(x)
-    fill(_y_cpu, x.size, y.reshape(-1), x.reshape(-1), alpha)
+    y = empty_like(x)
+    if on_cpu(x):
+        fill(_y_cpu, x.size, y.reshape(-1), x.reshape(-1), alpha)
+    else:
+        launch(_y_cuda, x.size, y.ravel(), x.ravel(), alpha)
     return y
 
 
@@ -70,8 +99,11 @@ def elu_backward(dy: Array, x: Array, alpha: float = 1.0) -> Array:
     dy = floats("dy", dy, "any", x)
     same_shape("dy", dy, x.shape, "the shape of x")
     alpha = x.dtype.type(number("alpha", alpha))
-    dx = np.empty_like(x)
-    fill(_dx_cpu, x.size, dx.reshape(-1), dy.reshape(-1), x.reshape(-1), alpha)
+    dx = empty_like(x)
+    if on_cpu(x):
+        fill(_dx_cpu, x.size, dx.reshape(-1), dy.reshape(-1), x.reshape(-1), alpha)
+    else:
+        launch(_dx_cuda, x.size, dx.ravel(), dy.ravel(), x.ravel(), alpha)
     return dx
 
 

@@ -21,15 +21,16 @@ Lecture: lectures/07_mlp.ipynb.  Symbols: GLOSSARY.md.
 Source: Hendrycks & Gimpel, arXiv:1606.08415; as torch.nn.GELU.
 """
 
+import math
 from math import pi, sqrt
 
-import numpy as np
-
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats, same_shape
+from course.device import Array, empty_like, fill, floats, launch, on_cpu, same_shape
 from course.engine.elementary import normal, sigmoid
 from course.layers.base import Layer
 
+NARROW = sqrt(0.5)  # P(a) = erfc(-NARROW * a) / 2
 PEAK = 1 / sqrt(2 * pi)  # P'(0)
 TWICE = 2 * sqrt(2 / pi)  # 2u = TWICE * (a + CUBIC * a^3)
 CUBIC = 0.044715
@@ -51,6 +52,24 @@ def _dx_cpu(dx, dy, x, peak, first, past):
     dx, dy, x = dx[first:past], dy[first:past], x[first:past]
     for k in range(dx.size):
         below, bell = normal(x[k])
+        dx[k] = dy[k] * (below + x[k] * (peak * bell))
+
+
+@cuda.jit
+def _y_cuda(y, x):
+    """Equation (1); a thread has elements."""
+    half, narrow = x.dtype.type(0.5), x.dtype.type(NARROW)
+    for k in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        y[k] = x[k] * (half * math.erfc(-narrow * x[k]))
+
+
+@cuda.jit
+def _dx_cuda(dx, dy, x):
+    """Equation (2); a thread has elements."""
+    half, narrow, peak = x.dtype.type(0.5), x.dtype.type(NARROW), x.dtype.type(PEAK)
+    for k in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        below = half * math.erfc(-narrow * x[k])
+        bell = math.exp(-half * x[k] * x[k])
         dx[k] = dy[k] * (below + x[k] * (peak * bell))
 
 
@@ -78,6 +97,28 @@ def _dx_cpu_tanh(dx, dy, x, twice, cubic, first, past):
         dx[k] = dy[k] * (gate + x[k] * slope)
 
 
+@cuda.jit
+def _y_cuda_tanh(y, x):
+    """Equation (1) with tanh; a thread has elements."""
+    one, twice, cubic = x.dtype.type(1), x.dtype.type(TWICE), x.dtype.type(CUBIC)
+    for k in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        a = x[k]
+        y[k] = a / (one + math.exp(-twice * (a + cubic * a * a * a)))
+
+
+@cuda.jit
+def _dx_cuda_tanh(dx, dy, x):
+    """Equation (2) with tanh; a thread has elements."""
+    one, twice, cubic = x.dtype.type(1), x.dtype.type(TWICE), x.dtype.type(CUBIC)
+    three, far = x.dtype.type(3), x.dtype.type(FAR)
+    for k in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        a = -far if x[k] < -far else x[k]
+        a = far if a > far else a
+        gate = one / (one + math.exp(-twice * (a + cubic * a * a * a)))
+        slope = twice * (one + three * cubic * a * a) * gate * (one - gate)
+        dx[k] = dy[k] * (gate + x[k] * slope)
+
+
 def _by_tanh(approximate):
     """Return whether P is the one with tanh, or say what cannot be."""
     if approximate not in ("none", "tanh"):
@@ -95,9 +136,11 @@ def gelu_forward(x: Array, approximate: str = "none") -> Array:
     array([ 0.      ,  0.841345, -0.158655, 10.      ])
     """
     x = floats("x", x, "any")
-    y = np.empty_like(x)
+    y, by_tanh = empty_like(x), _by_tanh(approximate)
     arrays = y.reshape(-1), x.reshape(-1)
-    if _by_tanh(approximate):
+    if not on_cpu(x):
+        launch(_y_cuda_tanh if by_tanh else _y_cuda, x.size, *arrays)
+    elif by_tanh:
         fill(_y_cpu_tanh, x.size, *arrays, x.dtype.type(TWICE), x.dtype.type(CUBIC))
     else:
         fill(_y_cpu, x.size, *arrays)
@@ -115,9 +158,11 @@ def gelu_backward(dy: Array, x: Array, approximate: str = "none") -> Array:
     x = floats("x", x, "any")
     dy = floats("dy", dy, "any", x)
     same_shape("dy", dy, x.shape, "the shape of x")
-    dx = np.empty_like(x)
+    dx, by_tanh = empty_like(x), _by_tanh(approximate)
     arrays = dx.reshape(-1), dy.reshape(-1), x.reshape(-1)
-    if _by_tanh(approximate):
+    if not on_cpu(x):
+        launch(_dx_cuda_tanh if by_tanh else _dx_cuda, x.size, *arrays)
+    elif by_tanh:
         fill(_dx_cpu_tanh, x.size, *arrays, x.dtype.type(TWICE), x.dtype.type(CUBIC))
     else:
         fill(_dx_cpu, x.size, *arrays, x.dtype.type(PEAK))

@@ -19,10 +19,11 @@ Lecture: lectures/15_architectures.ipynb.  Symbols: GLOSSARY.md.
 Source: Lin, Chen & Yan, arXiv:1312.4400, section 3.2; as torch.nn.AdaptiveAvgPool2d(1).
 """
 
-import numpy as np
-
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats, same_shape
+from course.cuda import unravel
+from course.cuda.reductions import warp_sum
+from course.device import Array, empty, fill, floats, launch, on_cpu, same_shape
 from course.layers.base import Layer
 from course.shapes import nchw
 
@@ -47,12 +48,37 @@ def _y_cpu(y, x, first, past):
         y[plane] = total / x.dtype.type(size)
 
 
+@cuda.jit
+def _y_cuda(y, x):
+    """Equation (1), y (N*C,) and x (N*C, H*W); a warp has planes.
+
+    A thread has every 32nd pixel of a plane; the warp adds up what they find.
+    """
+    size = x.shape[1]
+    for plane in range(cuda.grid(1) // 32, len(y), cuda.gridsize(1) // 32):
+        part = x.dtype.type(0)
+        for k in range(cuda.threadIdx.x % 32, size, 32):
+            part += x[plane, k]
+        total = warp_sum(part)
+        if cuda.threadIdx.x % 32 == 0:
+            y[plane] = total / x.dtype.type(size)
+
+
 @compiled
 def _dx_cpu(dx, dy, first, past):
     """Equation (2), dx (N*C, H*W) and dy (N*C,); a thread has planes, a row each."""
     size = dx.dtype.type(dx.shape[1])
     for plane in range(first, past):
         dx[plane] = dy[plane] / size
+
+
+@cuda.jit
+def _dx_cuda(dx, dy):
+    """Equation (2); a thread has pixels of dx."""
+    size = dx.dtype.type(dx.shape[2] * dx.shape[3])
+    for k in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        n, c, p, q = unravel(k, dx.shape)
+        dx[n, c, p, q] = dy[n, c, 0, 0] / size
 
 
 def global_avgpool2d_forward(x: Array) -> Array:
@@ -66,8 +92,11 @@ def global_avgpool2d_forward(x: Array) -> Array:
     """
     x = floats("x", x, "(N, C, H, W)")
     N, C, H, W = nchw("the shape of x", x.shape, empty=False)
-    y = np.empty((N, C, 1, 1), x.dtype)
-    fill(_y_cpu, N * C, y.reshape(-1), x.reshape(N * C, H * W))
+    y = empty((N, C, 1, 1), x.dtype, x)
+    if on_cpu(x):
+        fill(_y_cpu, N * C, y.reshape(-1), x.reshape(N * C, H * W))
+    else:
+        launch(_y_cuda, 32 * N * C, y.ravel(), x.reshape(N * C, H * W))
     return y
 
 
@@ -83,8 +112,11 @@ def global_avgpool2d_backward(dy: Array, input_shape: tuple[int, int, int, int])
     dy = floats("dy", dy, "(N, C, 1, 1)")
     N, C, H, W = nchw("input_shape", input_shape, empty=False)
     same_shape("dy", dy, (N, C, 1, 1), "the shape of y for this input_shape")
-    dx = np.empty((N, C, H, W), dy.dtype)
-    fill(_dx_cpu, N * C, dx.reshape(N * C, H * W), dy.reshape(-1))
+    dx = empty((N, C, H, W), dy.dtype, dy)
+    if on_cpu(dy):
+        fill(_dx_cpu, N * C, dx.reshape(N * C, H * W), dy.reshape(-1))
+    else:
+        launch(_dx_cuda, dx.size, dx, dy)
     return dx
 
 

@@ -20,8 +20,20 @@ Source: Oquab et al., CVPR 2015; as torch.nn.AdaptiveMaxPool2d(1).
 
 import numpy as np
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats, same_shape
+from course.cuda import unravel
+from course.cuda.reductions import FULL
+from course.device import (
+    Array,
+    empty,
+    fill,
+    floats,
+    launch,
+    on_cpu,
+    same_device,
+    same_shape,
+)
 from course.layers.base import Layer
 from course.shapes import nchw
 
@@ -44,12 +56,52 @@ def _y_cpu(y, argmax, x, first, past):
         y[plane], argmax[plane] = best, place
 
 
+@cuda.jit
+def _y_cuda(y, argmax, x):
+    """Equation (1), and where each maximum was; a warp has planes.
+
+    x is (N*C, H*W), y and argmax are (N*C,). A thread has the first pixel and every 32nd;
+    of what two threads have found, one beats the other.
+    """
+    for plane in range(cuda.grid(1) // 32, len(y), cuda.gridsize(1) // 32):
+        best, place = x[plane, 0], 0
+        for k in range(cuda.threadIdx.x % 32, x.shape[1], 32):
+            if _beats(x[plane, k], k, best, place):
+                best, place = x[plane, k], k
+        for bits in (16, 8, 4, 2, 1):
+            pixel = cuda.shfl_xor_sync(FULL, best, bits)
+            k = cuda.shfl_xor_sync(FULL, place, bits)
+            if _beats(pixel, k, best, place):
+                best, place = pixel, k
+        if cuda.threadIdx.x % 32 == 0:
+            y[plane] = best
+            argmax[plane] = place
+
+
+@cuda.jit(device=True)
+def _beats(pixel, k, best, place):
+    """Say whether a pixel is larger than the best, or as large and before it."""
+    if pixel != pixel or best != best:  # NaN beats every number
+        return pixel != pixel and (best == best or k < place)
+    return pixel > best or (pixel == best and k < place)
+
+
 @compiled
 def _dx_cpu(dx, dy, argmax, first, past):
     """Equation (2), dx (N*C, H*W), the others (N*C,); a thread has planes, a row each."""
     for plane in range(first, past):
         dx[plane] = 0
         dx[plane, argmax[plane]] = dy[plane]
+
+
+@cuda.jit
+def _dx_cuda(dx, dy, argmax):
+    """Equation (2); a thread has pixels of dx."""
+    zero = dx.dtype.type(0)
+    for k in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        n, c, p, q = unravel(k, dx.shape)
+        here = argmax[n, c, 0, 0] == p * dx.shape[3] + q
+        dx[n, c, p, q] = dy[n, c, 0, 0] if here else zero
 
 
 def global_maxpool2d_forward(x: Array) -> tuple[Array, Array]:
@@ -63,8 +115,12 @@ def global_maxpool2d_forward(x: Array) -> tuple[Array, Array]:
     """
     x = floats("x", x, "(N, C, H, W)")
     N, C, H, W = nchw("the shape of x", x.shape, empty=False)
-    y, argmax = np.empty((N, C, 1, 1), x.dtype), np.empty((N, C, 1, 1), np.int32)
-    fill(_y_cpu, N * C, y.reshape(-1), argmax.reshape(-1), x.reshape(N * C, H * W))
+    y, argmax = empty((N, C, 1, 1), x.dtype, x), empty((N, C, 1, 1), np.int32, x)
+    arrays = y.reshape(-1), argmax.reshape(-1), x.reshape(N * C, H * W)
+    if on_cpu(x):
+        fill(_y_cpu, N * C, *arrays)
+    else:
+        launch(_y_cuda, 32 * N * C, *arrays)
     return y, argmax
 
 
@@ -74,7 +130,7 @@ def global_maxpool2d_backward(
     """Return dx of equation (2), of `input_shape` (N, C, H, W), in the dtype of dy.
 
     `argmax` is what forward returned. Raises ValueError if dy, argmax and input_shape do
-    not belong together.
+    not belong together; on cuda, an argmax outside the plane gives nothing to any pixel.
 
     >>> dy, argmax = np.full((1, 1, 1, 1), 5.0), np.full((1, 1, 1, 1), 2)
     >>> global_maxpool2d_backward(dy, argmax, (1, 1, 2, 2))
@@ -84,17 +140,21 @@ def global_maxpool2d_backward(
     dy = floats("dy", dy, "(N, C, 1, 1)")
     N, C, H, W = nchw("input_shape", input_shape, empty=False)
     same_shape("dy", dy, (N, C, 1, 1), "the shape of y for this input_shape")
-    if not isinstance(argmax, np.ndarray) or argmax.dtype.kind not in "iu":
+    if not isinstance(argmax, Array) or argmax.dtype.kind not in "iu":
         kind = getattr(argmax, "dtype", type(argmax).__name__)
         raise TypeError(f"argmax must be the int32 array of forward, not {kind}")
+    same_device("argmax", argmax, dy)
     same_shape("argmax", argmax, dy.shape, "the shape of dy")
+    dx = empty((N, C, H, W), dy.dtype, dy)
+    if not on_cpu(dy):
+        launch(_dx_cuda, dx.size, dx, dy, argmax)
+        return dx
     wrong = argmax[(argmax < 0) | (argmax >= H * W)]
     if wrong.size:
         raise ValueError(
             f"argmax names pixel {wrong[0]}, but a plane of {H} x {W} has pixels 0 to "
             f"{H * W - 1}: it belongs to another x"
         )
-    dx = np.empty((N, C, H, W), dy.dtype)
     places = np.ascontiguousarray(argmax, np.int32).reshape(-1)
     fill(_dx_cpu, N * C, dx.reshape(N * C, H * W), dy.reshape(-1), places)
     return dx

@@ -32,13 +32,28 @@ Lecture: lectures/08_deep_nets_that_train.ipynb.  Symbols: GLOSSARY.md.
 Source: Wu & He, arXiv:1803.08494; as torch.nn.GroupNorm.
 """
 
+import math
 from math import prod
 from typing import Any
 
 import numpy as np
+from numba import int32, uint32
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats, number, same_shape
+from course.cuda.reductions import block_for, block_moments, block_sum
+from course.device import (
+    Array,
+    empty,
+    empty_like,
+    fill,
+    floats,
+    full,
+    launch,
+    number,
+    on_cpu,
+    same_shape,
+)
 from course.layers.base import Layer
 from course.shapes import integer
 
@@ -104,6 +119,80 @@ def _dx_cpu(dx, dy, x, w, mean, invstd, average, slope, first, past):
             row[k] = factor * upstream[k] - rest - (pixels[k] - mean_n) * steep
 
 
+@cuda.jit
+def _y_cuda(y, mean, invstd, x, w, b, HW, eps):
+    """Equation (3), after (1) and (2); a block has a group, a thread has some pixels.
+
+    A group (n, g) is a row of x. mean is rounded, and so y is made of the pivot and the
+    shift: they lose no digits.
+    """
+    scratch = cuda.shared.array(32, x.dtype)
+    (M, G), both, one = (x.shape[1], mean.shape[1]), cuda.blockIdx.x, x.dtype.type(1)
+    n, group = both // G, both % G
+    pivot, shift, var = block_moments(x[both], scratch)
+    scale = one / math.sqrt(var + eps)
+    if cuda.threadIdx.x == 0:
+        mean[n, group] = pivot + shift
+        invstd[n, group] = scale
+    c0 = group * (M // HW)
+    for k in range(cuda.threadIdx.x, M, cuda.blockDim.x):
+        c = c0 + int32(uint32(k) // uint32(HW))
+        y[both, k] = (x[both, k] - pivot - shift) * scale * w[c] + b[c]
+
+
+@cuda.jit
+def _dwn_cuda(dwn, dbn, dy, x, mean, invstd):
+    """Equations (4) and (5); a block has a plane (n, c), a thread has some pixels."""
+    scratch = cuda.shared.array(32, x.dtype)
+    (_, C, HW), G = x.shape, mean.shape[1]
+    n, c = cuda.blockIdx.x // C, cuda.blockIdx.x % C
+    group = c // (C // G)
+    upstream, pixels, mean_n = dy[n, c], x[n, c], mean[n, group]
+    slope = total = x.dtype.type(0)
+    for k in range(cuda.threadIdx.x, HW, cuda.blockDim.x):
+        slope += upstream[k] * (pixels[k] - mean_n)
+        total += upstream[k]
+    slope, total = block_sum(slope, scratch), block_sum(total, scratch)
+    if cuda.threadIdx.x == 0:
+        dwn[n, c] = slope * invstd[n, group]
+        dbn[n, c] = total
+
+
+@cuda.jit
+def _dx_cuda(dx, dy, x, w, mean, invstd, dwn, dbn, HW):
+    """Equation (6); a block has a group, a thread has some pixels.
+
+    A group (n, g) is a row of dx, dy and x.
+    """
+    scratch = cuda.shared.array(32, x.dtype)
+    (M, G), both = (x.shape[1], mean.shape[1]), cuda.blockIdx.x
+    n, group, CG = both // G, both % G, M // HW
+    c0, mean_n, scale = group * CG, mean[n, group], invstd[n, group]
+    average = slope = x.dtype.type(0)
+    for c in range(c0 + cuda.threadIdx.x, c0 + CG, cuda.blockDim.x):
+        average += w[c] * dbn[n, c]
+        slope += w[c] * dwn[n, c]
+    share = scale / x.dtype.type(M)
+    average = block_sum(average, scratch) * share
+    slope = block_sum(slope, scratch) * share * scale
+    for k in range(cuda.threadIdx.x, M, cuda.blockDim.x):
+        factor = scale * w[c0 + int32(uint32(k) // uint32(HW))]
+        dx[both, k] = factor * dy[both, k] - average - (x[both, k] - mean_n) * slope
+
+
+@cuda.jit
+def _dw_cuda(dw, db, dwn, dbn):
+    """Equations (4) and (5), added up over the images; a thread has channels."""
+    N, C = dwn.shape
+    for c in range(cuda.grid(1), C, cuda.gridsize(1)):
+        slope = total = dwn.dtype.type(0)
+        for n in range(N):
+            slope += dwn[n, c]
+            total += dbn[n, c]
+        dw[c] = slope
+        db[c] = total
+
+
 def _planes(x: Array, num_groups: int) -> tuple[Array, int]:
     """Return x as (N, C, HW), and G, or say in words what does not fit."""
     x = floats("x", x, "any")
@@ -123,7 +212,9 @@ def _planes(x: Array, num_groups: int) -> tuple[Array, int]:
 
 def _fitting(name: str, a: Array | None, default: float, x: Array, shape: Any) -> Array:
     """Return the array, or an array of the default where it is None."""
-    a = np.full(shape, default, x.dtype) if a is None else floats(name, a, "any", x)
+    if a is None:
+        return full(shape, default, x.dtype, x)
+    a = floats(name, a, "any", x)
     same_shape(name, a, shape, f"for x of shape {x.shape} it")
     return a
 
@@ -151,11 +242,16 @@ def groupnorm_forward(
     eps = number("eps", eps)
     if eps < 0:
         raise ValueError(f"eps must be at least 0, not {eps}")
-    y, (mean, invstd) = np.empty_like(planes), np.empty((2, N, G), x.dtype)
-    rows = N * G, C // G * HW
-    arrays = y.reshape(rows), mean, invstd, planes.reshape(rows), w, b
-    fill(_y_cpu, N * G, *arrays, HW, x.dtype.type(eps))
-    return y.reshape(x.shape), mean, invstd
+    y, (rows, M) = empty_like(x), (N * G, C // G * HW)
+    mean, invstd = empty((N, G), x.dtype, x), empty((N, G), x.dtype, x)
+    arrays = y.reshape(rows, M), mean, invstd, planes.reshape(rows, M), w, b
+    sizes = HW, x.dtype.type(eps)
+    if on_cpu(x):
+        fill(_y_cpu, rows, *arrays, *sizes)
+    else:
+        threads = block_for(M)
+        launch(_y_cuda, rows * threads, *arrays, *sizes, threads=threads)
+    return y, mean, invstd
 
 
 def groupnorm_backward(
@@ -178,9 +274,21 @@ def groupnorm_backward(
     w = _fitting("weight", weight, 1, x, (C,))
     mean = _fitting("mean", mean, 0, x, (N, G))
     invstd = _fitting("invstd", invstd, 1, x, (N, G))
-    dx, (dwn, dbn) = np.empty_like(planes), np.empty((2, N, C), x.dtype)
-    upstream = dy.reshape(planes.shape)
-    fill(_dwn_cpu, N * C, dwn, dbn, upstream, planes, mean, invstd)
+    dx, upstream = empty_like(planes), dy.reshape(planes.shape)
+    dwn, dbn = empty((N, C), x.dtype, x), empty((N, C), x.dtype, x)
+    arrays = dwn, dbn, upstream, planes, mean, invstd
+    if not on_cpu(x):
+        threads = block_for(HW)
+        launch(_dwn_cuda, N * C * threads, *arrays, threads=threads)
+        rows, M = N * G, C // G * HW
+        arrays = (a.reshape(rows, M) for a in (dx, upstream, planes))
+        threads = block_for(M)
+        arrays = *arrays, w, mean, invstd, dwn, dbn
+        launch(_dx_cuda, rows * threads, *arrays, HW, threads=threads)
+        dw, db = empty_like(w), empty_like(w)
+        launch(_dw_cuda, C, dw, db, dwn, dbn)
+        return dx.reshape(x.shape), dw, db
+    fill(_dwn_cpu, N * C, *arrays)
     CG, share = C // G, invstd / (C // G * HW)
     average = share * (w * dbn).reshape(N, G, CG).sum(axis=2)
     slope = share * invstd * (w * dwn).reshape(N, G, CG).sum(axis=2)

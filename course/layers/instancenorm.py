@@ -30,13 +30,27 @@ Lecture: lectures/08_deep_nets_that_train.ipynb.  Symbols: GLOSSARY.md.
 Source: Ulyanov, Vedaldi & Lempitsky, arXiv:1607.08022; as torch.nn.InstanceNorm2d.
 """
 
+import math
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats, number, same_shape
+from course.cuda.reductions import block_for, block_moments, block_sum
+from course.device import (
+    Array,
+    empty,
+    empty_like,
+    fill,
+    floats,
+    full,
+    launch,
+    number,
+    on_cpu,
+    same_shape,
+)
 from course.layers.base import Layer
 from course.shapes import integer
 
@@ -92,6 +106,57 @@ def _dx_cpu(dx, dwn, dbn, dy, x, w, mean, invstd, first, past):
             row[k] = factor * (upstream[k] - average - (pixels[k] - mean_n) * slope)
 
 
+@cuda.jit
+def _y_cuda(y, mean, invstd, x, w, b, eps):
+    """Equation (3), after (1) and (2); a block has a plane, a thread has some pixels.
+
+    mean is rounded, and so y is made of the pivot and the shift: they lose no digits.
+    """
+    scratch = cuda.shared.array(32, x.dtype)
+    (_, C, HW), one = x.shape, x.dtype.type(1)
+    n, c = cuda.blockIdx.x // C, cuda.blockIdx.x % C
+    pivot, shift, var = block_moments(x[n, c], scratch)
+    scale = one / math.sqrt(var + eps)
+    if cuda.threadIdx.x == 0:
+        mean[n, c] = pivot + shift
+        invstd[n, c] = scale
+    for k in range(cuda.threadIdx.x, HW, cuda.blockDim.x):
+        y[n, c, k] = (x[n, c, k] - pivot - shift) * scale * w[c] + b[c]
+
+
+@cuda.jit
+def _dx_cuda(dx, dwn, dbn, dy, x, w, mean, invstd):
+    """Equation (6), after (4) and (5); a block has a plane, a thread has some pixels."""
+    scratch = cuda.shared.array(32, x.dtype)
+    (_, C, HW), count = x.shape, x.dtype.type(x.shape[2])
+    n, c = cuda.blockIdx.x // C, cuda.blockIdx.x % C
+    upstream, pixels, mean_n, scale = dy[n, c], x[n, c], mean[n, c], invstd[n, c]
+    slope = total = x.dtype.type(0)
+    for k in range(cuda.threadIdx.x, HW, cuda.blockDim.x):
+        slope += upstream[k] * (pixels[k] - mean_n)
+        total += upstream[k]
+    slope, total = block_sum(slope, scratch) * scale, block_sum(total, scratch)
+    if cuda.threadIdx.x == 0:
+        dwn[n, c] = slope
+        dbn[n, c] = total
+    factor, average, slope = w[c] * scale, total / count, slope * scale / count
+    for k in range(cuda.threadIdx.x, HW, cuda.blockDim.x):
+        dx[n, c, k] = factor * (upstream[k] - average - (pixels[k] - mean_n) * slope)
+
+
+@cuda.jit
+def _dw_cuda(dw, db, dwn, dbn):
+    """Equations (4) and (5), added up over the images; a thread has channels."""
+    N, C = dwn.shape
+    for c in range(cuda.grid(1), C, cuda.gridsize(1)):
+        slope = total = dwn.dtype.type(0)
+        for n in range(N):
+            slope += dwn[n, c]
+            total += dbn[n, c]
+        dw[c] = slope
+        db[c] = total
+
+
 def _planes(x: Array) -> Array:
     """Return x as (N, C, HW), or say in words why it cannot be."""
     x = floats("x", x, "any")
@@ -105,7 +170,9 @@ def _planes(x: Array) -> Array:
 
 def _fitting(name: str, a: Array | None, default: float, x: Array, shape: Any) -> Array:
     """Return the array, or an array of the default where it is None."""
-    a = np.full(shape, default, x.dtype) if a is None else floats(name, a, "any", x)
+    if a is None:
+        return full(shape, default, x.dtype, x)
+    a = floats(name, a, "any", x)
     same_shape(name, a, shape, f"for x of shape {x.shape} it")
     return a
 
@@ -125,13 +192,19 @@ def instancenorm_forward(
             [ 0.,  0.,  0.,  0.]]]), array([[4., 0.]]))
     """
     planes = _planes(x)
-    N, C, _ = planes.shape
+    N, C, HW = planes.shape
     w, b = _fitting("weight", weight, 1, x, (C,)), _fitting("bias", bias, 0, x, (C,))
     eps = number("eps", eps)
     if eps < 0:
         raise ValueError(f"eps must be at least 0, not {eps}")
-    y, (mean, invstd) = np.empty_like(planes), np.empty((2, N, C), x.dtype)
-    fill(_y_cpu, N * C, y, mean, invstd, planes, w, b, x.dtype.type(eps))
+    y = empty_like(planes)
+    mean, invstd = empty((N, C), x.dtype, x), empty((N, C), x.dtype, x)
+    arrays = y, mean, invstd, planes, w, b
+    if on_cpu(x):
+        fill(_y_cpu, N * C, *arrays, x.dtype.type(eps))
+    else:
+        threads = block_for(HW)
+        launch(_y_cuda, N * C * threads, *arrays, x.dtype.type(eps), threads=threads)
     return y.reshape(x.shape), mean, invstd
 
 
@@ -148,7 +221,7 @@ def instancenorm_backward(
     (array([[[ 0.1875, -0.1875]]]), array([-0.5]), array([1.]))
     """
     planes = _planes(x)
-    N, C, _ = planes.shape
+    N, C, HW = planes.shape
     dy = floats("dy", dy, "any", x)
     same_shape("dy", dy, x.shape, "the shape of x")
     w = _fitting("weight", weight, 1, x, (C,))
@@ -156,10 +229,17 @@ def instancenorm_backward(
         _fitting("mean", mean, 0, x, (N, C)),
         _fitting("invstd", invstd, 1, x, (N, C)),
     )
-    dx, (dwn, dbn) = np.empty_like(planes), np.empty((2, N, C), x.dtype)
-    upstream = dy.reshape(planes.shape)
-    fill(_dx_cpu, N * C, dx, dwn, dbn, upstream, planes, w, *statistics)
-    return dx.reshape(x.shape), dwn.sum(axis=0), dbn.sum(axis=0)
+    dx = empty_like(planes)
+    dwn, dbn = empty((N, C), x.dtype, x), empty((N, C), x.dtype, x)
+    arrays = dx, dwn, dbn, dy.reshape(planes.shape), planes, w, *statistics
+    if on_cpu(x):
+        fill(_dx_cpu, N * C, *arrays)
+        return dx.reshape(x.shape), dwn.sum(axis=0), dbn.sum(axis=0)
+    threads = block_for(HW)
+    launch(_dx_cuda, N * C * threads, *arrays, threads=threads)
+    dw, db = empty_like(w), empty_like(w)
+    launch(_dw_cuda, C, dw, db, dwn, dbn)
+    return dx.reshape(x.shape), dw, db
 
 
 class InstanceNorm2d(Layer):

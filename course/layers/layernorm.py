@@ -28,13 +28,27 @@ Lecture: lectures/08_deep_nets_that_train.ipynb.  Symbols: GLOSSARY.md.
 Source: Ba, Kiros & Hinton, arXiv:1607.06450; as torch.nn.LayerNorm.
 """
 
+import math
 from math import prod
 from typing import Any
 
 import numpy as np
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats, number, same_shape
+from course.cuda.reductions import block_for, block_moments, block_sum, lane_sum
+from course.device import (
+    Array,
+    empty,
+    empty_like,
+    fill,
+    floats,
+    full,
+    launch,
+    number,
+    on_cpu,
+    same_shape,
+)
 from course.layers.base import Layer
 from course.shapes import integer
 
@@ -101,6 +115,61 @@ def _dw_cpu(dw, db, dy, x, mean, invstd, first, past):
             db[k] += upstream[k]
 
 
+@cuda.jit
+def _y_cuda(y, mean, invstd, x, w, b, eps):
+    """Equation (3), after (1) and (2); a block has a row, a thread has some of its numbers.
+
+    mean is rounded, and so y is made of the pivot and the shift: they lose no digits.
+    """
+    scratch = cuda.shared.array(32, x.dtype)
+    n, M, one = cuda.blockIdx.x, x.shape[1], x.dtype.type(1)
+    pivot, shift, var = block_moments(x[n], scratch)
+    scale = one / math.sqrt(var + eps)
+    if cuda.threadIdx.x == 0:
+        mean[n] = pivot + shift
+        invstd[n] = scale
+    for k in range(cuda.threadIdx.x, M, cuda.blockDim.x):
+        y[n, k] = (x[n, k] - pivot - shift) * scale * w[k] + b[k]
+
+
+@cuda.jit
+def _dx_cuda(dx, dy, x, w, mean, invstd):
+    """Equation (4); a block has a row, a thread has some of its numbers."""
+    scratch = cuda.shared.array(32, x.dtype)
+    n, M = cuda.blockIdx.x, x.shape[1]
+    count, scale = x.dtype.type(M), invstd[n]
+    total, slope = x.dtype.type(0), x.dtype.type(0)
+    for k in range(cuda.threadIdx.x, M, cuda.blockDim.x):
+        g = w[k] * dy[n, k]
+        total += g
+        slope += g * (x[n, k] - mean[n])
+    average = block_sum(total, scratch) / count
+    slope = block_sum(slope, scratch) * scale * scale / count
+    for k in range(cuda.threadIdx.x, M, cuda.blockDim.x):
+        g = w[k] * dy[n, k]
+        dx[n, k] = scale * (g - average - (x[n, k] - mean[n]) * slope)
+
+
+@cuda.jit
+def _dw_cuda(dw, db, dy, x, mean, invstd):
+    """Equations (5) and (6); a block has 32 elements, a thread has some rows of one.
+
+    The lanes of a warp read what lies side by side in memory.
+    """
+    scratch = cuda.shared.array((32, 32), x.dtype)
+    (N, M), warps = x.shape, cuda.blockDim.x >> 5
+    warp, k = cuda.threadIdx.x >> 5, cuda.blockIdx.x * 32 + (cuda.threadIdx.x & 31)
+    slope, total = x.dtype.type(0), x.dtype.type(0)
+    if k < M:
+        for n in range(warp, N, warps):
+            slope += dy[n, k] * ((x[n, k] - mean[n]) * invstd[n])
+            total += dy[n, k]
+    slope, total = lane_sum(slope, scratch), lane_sum(total, scratch)
+    if warp == 0 and k < M:
+        dw[k] = slope
+        db[k] = total
+
+
 def _arrays(x: Array, weight: Array) -> tuple[Array, Array]:
     """Return x as rows of what is normalised and w as one row, or say what does not fit."""
     x = floats("x", x, "any")
@@ -127,15 +196,20 @@ def layernorm_forward(
     (array([[-3., -1.,  1.,  3.]]), array([4.]), array([0.33333333]))
     """
     rows, w = _arrays(x, weight)
-    b = np.zeros_like(weight) if bias is None else floats("bias", bias, "any", x)
+    b = full(weight.shape, 0, x.dtype, x) if bias is None else bias
+    b = floats("bias", b, "any", x)
     same_shape("bias", b, weight.shape, "the shape of weight")
     eps = number("eps", eps)
     if eps < 0:
         raise ValueError(f"eps must be at least 0, not {eps}")
-    y = np.empty_like(rows)
-    mean, invstd = np.empty((2, len(rows)), x.dtype)
-    fill(_y_cpu, len(rows), y, mean, invstd, rows, w, b.reshape(-1), x.dtype.type(eps))
-    samples = x.shape[: -weight.ndim]
+    (N, M), samples = rows.shape, x.shape[: -weight.ndim]
+    y, mean, invstd = empty_like(rows), empty(N, x.dtype, x), empty(N, x.dtype, x)
+    arrays = y, mean, invstd, rows, w, b.reshape(-1)
+    if on_cpu(x):
+        fill(_y_cpu, N, *arrays, x.dtype.type(eps))
+    else:
+        threads = block_for(M)
+        launch(_y_cuda, N * threads, *arrays, x.dtype.type(eps), threads=threads)
     return y.reshape(x.shape), mean.reshape(samples), invstd.reshape(samples)
 
 
@@ -161,9 +235,17 @@ def layernorm_backward(
     same_shape("mean", mean, samples, "one number for each sample of x")
     same_shape("invstd", invstd, samples, "one number for each sample of x")
     statistics, upstream = (mean.reshape(-1), invstd.reshape(-1)), dy.reshape(rows.shape)
-    dx, dw, db = np.empty_like(rows), np.empty_like(w), np.empty_like(w)
-    fill(_dx_cpu, len(rows), dx, upstream, rows, w, *statistics)
-    fill(_dw_cpu, w.size, dw, db, upstream, rows, *statistics)
+    dx, dw, db = empty_like(rows), empty_like(w), empty_like(w)
+    (N, M), arrays = rows.shape, (upstream, rows)
+    if on_cpu(x):
+        fill(_dx_cpu, N, dx, *arrays, w, *statistics)
+        fill(_dw_cpu, M, dw, db, *arrays, *statistics)
+    else:
+        threads = block_for(M)
+        launch(_dx_cuda, N * threads, dx, *arrays, w, *statistics, threads=threads)
+        threads = block_for(32 * N)
+        blocks = -(-M // 32)
+        launch(_dw_cuda, blocks * threads, dw, db, *arrays, *statistics, threads=threads)
     return dx.reshape(x.shape), dw.reshape(weight.shape), db.reshape(weight.shape)
 
 
@@ -192,23 +274,28 @@ class LayerNorm(Layer):
         shape = tuple(integer("normalized_shape", size, 1) for size in axes)
         if not shape:
             raise ValueError("normalized_shape is (); it must name at least one axis")
-        self.eps, self.weight = number("eps", eps), np.ones(shape, dtype)
+        self.shape, self.eps, self.dtype = shape, number("eps", eps), dtype
         if elementwise_affine:
-            self.params["weight"] = self.weight
+            self.params["weight"] = np.ones(shape, dtype)
             if bias:
                 self.params["bias"] = np.zeros(shape, dtype)
 
     def forward(self, x: Array) -> Array:
-        weight = self.params.get("weight", self.weight)
-        y, *statistics = layernorm_forward(x, weight, self.params.get("bias"), self.eps)
+        y, *statistics = layernorm_forward(
+            x, self._weight(x), self.params.get("bias"), self.eps
+        )
         self.x, self.statistics = x, statistics
         return y
 
     def backward(self, dy: Array) -> Array:
         x = self.remembered("x")
-        weight = self.params.get("weight", self.weight)
-        dx, dw, db = layernorm_backward(dy, x, weight, *self.statistics)
+        dx, dw, db = layernorm_backward(dy, x, self._weight(x), *self.statistics)
         for key, gradient in zip(("weight", "bias"), (dw, db), strict=True):
             if key in self.params:
                 self.grads[key] = gradient
         return dx
+
+    def _weight(self, x: Array) -> Array:
+        """Return the weight, or ones where x is."""
+        weight = self.params.get("weight")
+        return full(self.shape, 1, self.dtype, x) if weight is None else weight

@@ -16,10 +16,18 @@ Lecture: lectures/07_mlp.ipynb.  Symbols: GLOSSARY.md.
 Source: Maas, Hannun & Ng, ICML 2013; as torch.nn.LeakyReLU.
 """
 
-import numpy as np
-
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats, number, same_shape
+from course.device import (
+    Array,
+    empty_like,
+    fill,
+    floats,
+    launch,
+    number,
+    on_cpu,
+    same_shape,
+)
 from course.layers.base import Layer
 
 
@@ -32,12 +40,28 @@ def _y_cpu(y, x, negative_slope, first, past):
         y[k] = x[k] if x[k] > zero else negative_slope * x[k]
 
 
+@cuda.jit
+def _y_cuda(y, x, negative_slope):
+    """Equation (1); a thread has elements."""
+    zero = x.dtype.type(0)
+    for k in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        y[k] = x[k] if x[k] > zero else negative_slope * x[k]
+
+
 @compiled
 def _dx_cpu(dx, dy, x, negative_slope, first, past):
     """Equation (2); a thread has elements."""
     dx, dy, x = dx[first:past], dy[first:past], x[first:past]
     zero = x.dtype.type(0)
     for k in range(dx.size):
+        dx[k] = dy[k] if x[k] > zero else negative_slope * dy[k]
+
+
+@cuda.jit
+def _dx_cuda(dx, dy, x, negative_slope):
+    """Equation (2); a thread has elements."""
+    zero = x.dtype.type(0)
+    for k in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
         dx[k] = dy[k] if x[k] > zero else negative_slope * dy[k]
 
 
@@ -52,8 +76,11 @@ def leaky_relu_forward(x: Array, negative_slope: float = 0.01) -> Array:
     """
     x = floats("x", x, "any")
     slope = x.dtype.type(number("negative_slope", negative_slope))
-    y = np.empty_like(x)
-    fill(_y_cpu, x.size, y.reshape(-1), x.reshape(-1), slope)
+    y = empty_like(x)
+    if on_cpu(x):
+        fill(_y_cpu, x.size, y.reshape(-1), x.reshape(-1), slope)
+    else:
+        launch(_y_cuda, x.size, y.ravel(), x.ravel(), slope)
     return y
 
 
@@ -69,8 +96,11 @@ def leaky_relu_backward(dy: Array, x: Array, negative_slope: float = 0.01) -> Ar
     dy = floats("dy", dy, "any", x)
     same_shape("dy", dy, x.shape, "the shape of x")
     slope = x.dtype.type(number("negative_slope", negative_slope))
-    dx = np.empty_like(x)
-    fill(_dx_cpu, x.size, dx.reshape(-1), dy.reshape(-1), x.reshape(-1), slope)
+    dx = empty_like(x)
+    if on_cpu(x):
+        fill(_dx_cpu, x.size, dx.reshape(-1), dy.reshape(-1), x.reshape(-1), slope)
+    else:
+        launch(_dx_cuda, x.size, dx.ravel(), dy.ravel(), x.ravel(), slope)
     return dx
 
 

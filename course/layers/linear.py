@@ -21,6 +21,12 @@ Edges: an empty batch gives an empty y. Images must be flattened first.
 The loops below are the definition. The functions call course/engine/matmul.py, which adds
 up the same products ten times as fast, and these loops for a few rows only.
 
+On a GPU there are two more rungs. In the plain kernels a thread fetches two numbers from
+memory for every product. In the tiled ones the 256 threads of a block fetch 16 x 16 numbers
+of both matrices into shared memory, one each, and there every number serves 16 threads.
+One barrier waits until all is fetched, one until all is used and may be overwritten.
+Large products in float32 go further up, to course/engine/cuda.py.
+
 Lecture: lectures/03_scores_to_loss.ipynb.  Symbols: GLOSSARY.md.
 Source: Rosenblatt, Psychological Review 65 (1958); as torch.nn.Linear.
 """
@@ -29,11 +35,27 @@ from typing import Any
 
 import numpy as np
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats, same_shape
+from course.cuda.reductions import block_for, block_sum
+from course.device import (
+    Array,
+    empty,
+    empty_like,
+    fill,
+    floats,
+    full,
+    launch,
+    on_cpu,
+    same_shape,
+)
+from course.engine import cuda as cuda_engine
 from course.engine import matmul as engine
 from course.layers.base import Layer, he_normal
 from course.shapes import integer
+
+TILE = 16  # rows and columns of a tile; a thread for each of its numbers
+SHARED = TILE, TILE + 1  # one more: a column of the tile is spread over the memory's banks
 
 
 @compiled
@@ -81,9 +103,138 @@ def _db_cpu(db, dy, first, past):
             db[o] += row[o]
 
 
+@cuda.jit
+def _y_cuda(y, x, w, b):
+    """Equation (1); a thread has elements of y."""
+    O, I = w.shape
+    for t in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        n, o = t // O, t % O
+        total = b[o]
+        for k in range(I):
+            total += w[o, k] * x[n, k]
+        y[n, o] = total
+
+
+@cuda.jit
+def _dx_cuda(dx, dy, w):
+    """Equation (2); a thread has elements of dx."""
+    O, I = w.shape
+    for t in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        n, k = t // I, t % I
+        total = dx.dtype.type(0)
+        for o in range(O):
+            total += dy[n, o] * w[o, k]
+        dx[n, k] = total
+
+
+@cuda.jit
+def _dw_cuda(dw, dy, x):
+    """Equation (3); a thread has elements of dw."""
+    N, I = x.shape
+    for t in range(cuda.grid(1), dw.size, cuda.gridsize(1)):
+        o, k = t // I, t % I
+        total = dw.dtype.type(0)
+        for n in range(N):
+            total += dy[n, o] * x[n, k]
+        dw[o, k] = total
+
+
+@cuda.jit
+def _db_cuda(db, dy):
+    """Equation (4); a block has an output, a thread has some of its samples."""
+    scratch = cuda.shared.array(32, dy.dtype)
+    o = cuda.blockIdx.x
+    total = db.dtype.type(0)
+    for n in range(cuda.threadIdx.x, len(dy), cuda.blockDim.x):
+        total += dy[n, o]
+    total = block_sum(total, scratch)
+    if cuda.threadIdx.x == 0:
+        db[o] = total
+
+
+@cuda.jit(device=True)
+def _fetch(tile, a, row, column):
+    """Fetch this thread's number of the tile of `a` that begins there; outside `a`, 0."""
+    i, j = cuda.threadIdx.y, cuda.threadIdx.x
+    if row + i < a.shape[0] and column + j < a.shape[1]:
+        tile[i, j] = a[row + i, column + j]
+    else:
+        tile[i, j] = 0
+
+
+@cuda.jit
+def _y_cuda_tiled(y, x, w, b):
+    """Equation (1); a block has a tile of y, a thread has one of its elements."""
+    xs = cuda.shared.array(SHARED, x.dtype)
+    ws = cuda.shared.array(SHARED, x.dtype)
+    i, j = cuda.threadIdx.y, cuda.threadIdx.x
+    n0, o0 = cuda.blockIdx.y * TILE, cuda.blockIdx.x * TILE
+    total = y.dtype.type(0)
+    for k0 in range(0, x.shape[1], TILE):
+        _fetch(xs, x, n0, k0)
+        _fetch(ws, w, o0, k0)
+        cuda.syncthreads()
+        for k in range(TILE):
+            total += ws[j, k] * xs[i, k]
+        cuda.syncthreads()
+    if n0 + i < y.shape[0] and o0 + j < y.shape[1]:
+        y[n0 + i, o0 + j] = total + b[o0 + j]
+
+
+@cuda.jit
+def _dx_cuda_tiled(dx, dy, w):
+    """Equation (2); a block has a tile of dx, a thread has one of its elements."""
+    dys = cuda.shared.array(SHARED, dy.dtype)
+    ws = cuda.shared.array(SHARED, dy.dtype)
+    i, j = cuda.threadIdx.y, cuda.threadIdx.x
+    n0, k0 = cuda.blockIdx.y * TILE, cuda.blockIdx.x * TILE
+    total = dx.dtype.type(0)
+    for o0 in range(0, dy.shape[1], TILE):
+        _fetch(dys, dy, n0, o0)
+        _fetch(ws, w, o0, k0)
+        cuda.syncthreads()
+        for o in range(TILE):
+            total += dys[i, o] * ws[o, j]
+        cuda.syncthreads()
+    if n0 + i < dx.shape[0] and k0 + j < dx.shape[1]:
+        dx[n0 + i, k0 + j] = total
+
+
+@cuda.jit
+def _dw_cuda_tiled(dw, dy, x):
+    """Equation (3); a block has a tile of dw, a thread has one of its elements."""
+    dys = cuda.shared.array(SHARED, dy.dtype)
+    xs = cuda.shared.array(SHARED, dy.dtype)
+    i, j = cuda.threadIdx.y, cuda.threadIdx.x
+    o0, k0 = cuda.blockIdx.y * TILE, cuda.blockIdx.x * TILE
+    total = dw.dtype.type(0)
+    for n0 in range(0, dy.shape[0], TILE):
+        _fetch(dys, dy, n0, o0)
+        _fetch(xs, x, n0, k0)
+        cuda.syncthreads()
+        for n in range(TILE):
+            total += dys[n, i] * xs[n, j]
+        cuda.syncthreads()
+    if o0 + i < dw.shape[0] and k0 + j < dw.shape[1]:
+        dw[o0 + i, k0 + j] = total
+
+
+def _launch(plain, tiled, steps: int, y: Array, *arrays: Array) -> None:
+    """Launch the kernel that suits y, of which each element is a sum of so many products.
+
+    The tiled one, if y and the sum are as large as a tile; a grid has at most 65535 tiles
+    one below the other.
+    """
+    rows, columns = -(-y.shape[0] // TILE), -(-y.shape[1] // TILE)
+    if min(*y.shape, steps) >= TILE and rows <= 65535:
+        tiled[(columns, rows), (TILE, TILE)](y, *arrays)
+    else:
+        launch(plain, y.size, y, *arrays)
+
+
 def _arrays(x: Array, w: Array) -> tuple[Array, Array]:
     """Return x and w ready for the loops, or say in words what does not fit."""
-    if isinstance(x, np.ndarray) and x.ndim > 2:
+    if isinstance(x, Array) and x.ndim > 2:
         raise ValueError(
             f"x has shape {x.shape}; it must be (N, I): put a Flatten before the layer"
         )
@@ -104,12 +255,18 @@ def linear_forward(x: Array, w: Array, b: Array | None = None) -> Array:
     array([[11., 17.]])
     """
     x, w = _arrays(x, w)
-    b = np.zeros(len(w), x.dtype) if b is None else floats("b", b, "(O,)", x)
-    same_shape("b", b, (len(w),), "one bias for each row of w")
-    y = np.empty((len(x), len(w)), x.dtype)
-    if engine.linear(y, x, w, b):
+    if b is not None:
+        b = floats("b", b, "(O,)", x)
+        same_shape("b", b, (len(w),), "one bias for each row of w")
+    y = empty((len(x), len(w)), x.dtype, x)
+    if not on_cpu(x) and cuda_engine.linear(y, x, w, b):
         return y
-    fill(_y_cpu, len(y), y, x, w, b, steps=len(x) * w.size)
+    if b is None:
+        b = full(len(w), 0, x.dtype, x)
+    if not on_cpu(x):
+        _launch(_y_cuda, _y_cuda_tiled, x.shape[1], y, x, w, b)
+    elif not engine.linear(y, x, w, b):
+        fill(_y_cpu, len(y), y, x, w, b, steps=len(x) * w.size)
     return y
 
 
@@ -134,8 +291,17 @@ def linear_backward(
     x, w = _arrays(x, w)
     dy = floats("dy", dy, "(N, O)", x)
     same_shape("dy", dy, (len(x), len(w)), "the shape of y for these x and w")
-    dx = np.empty_like(x) if need_dx else None
-    dw, db = np.empty_like(w), np.empty(len(w), x.dtype)
+    dx = empty_like(x) if need_dx else None
+    dw, db = empty_like(w), empty(len(w), x.dtype, x)
+    if not on_cpu(x):
+        threads = block_for(len(dy))
+        launch(_db_cuda, len(db) * threads, db, dy, threads=threads)
+        if cuda_engine.linear_backward(dx, dw, dy, x, w):
+            return dx, dw, db
+        _launch(_dw_cuda, _dw_cuda_tiled, len(dy), dw, dy, x)
+        if need_dx:
+            _launch(_dx_cuda, _dx_cuda_tiled, len(w), dx, dy, w)
+        return dx, dw, db
     fill(_db_cpu, len(db), db, dy)
     if engine.linear_backward(dx, dw, dy, x, w):
         return dx, dw, db

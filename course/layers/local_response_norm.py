@@ -25,12 +25,23 @@ torch.nn.LocalResponseNorm, which divides alpha by size. The paper does not: its
 alpha=1e-4, beta=0.75 is size=5, k=2, alpha=5e-4, beta=0.75 here.
 """
 
-from math import prod
+import math
 
 import numpy as np
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats, number, same_shape
+from course.cuda import unravel
+from course.device import (
+    Array,
+    empty_like,
+    fill,
+    floats,
+    launch,
+    number,
+    on_cpu,
+    same_shape,
+)
 from course.layers.base import Layer
 from course.shapes import integer
 
@@ -50,6 +61,19 @@ def _scale_cpu(scale, x, size, alpha, least, first, past):
                 row[k] += share * (pixels[k] * pixels[k])
 
 
+@cuda.jit
+def _scale_cuda(scale, x, size, alpha, least):
+    """Equation (1), with least for k0; a thread has elements."""
+    N, C, HW = x.shape
+    share = alpha / x.dtype.type(size)
+    for t in range(cuda.grid(1), x.size, cuda.gridsize(1)):
+        _, n, c, k = unravel(t, (1, N, C, HW))
+        total = least
+        for v in range(max(0, c - size // 2), min(C, c + (size + 1) // 2)):
+            total += share * (x[n, v, k] * x[n, v, k])
+        scale[n, c, k] = total
+
+
 @compiled
 def _y_cpu(y, x, scale, beta, roots, first, past):
     """Equation (2), and with dy for x the first term of (3); a thread has elements."""
@@ -60,6 +84,17 @@ def _y_cpu(y, x, scale, beta, roots, first, past):
             y[k] = x[k] / (root * np.sqrt(root))
     else:
         for k in range(y.size):
+            y[k] = x[k] * scale[k] ** -beta
+
+
+@cuda.jit
+def _y_cuda(y, x, scale, beta, roots):
+    """Equation (2), and with dy for x the first term of (3); a thread has elements."""
+    for k in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        if roots:
+            root = math.sqrt(scale[k])
+            y[k] = x[k] / (root * math.sqrt(root))
+        else:
             y[k] = x[k] * scale[k] ** -beta
 
 
@@ -78,6 +113,19 @@ def _dx_cpu(dx, dy, x, y, scale, size, alpha, beta, first, past):
                 row[k] -= share * pixels[k] * upstream[k] * seen[k] / divisor[k]
 
 
+@cuda.jit
+def _dx_cuda(dx, dy, x, y, scale, size, alpha, beta):
+    """Equation (3): adds the sum to the first term; a thread has elements."""
+    N, C, HW = x.shape
+    share = x.dtype.type(2) * alpha * beta / x.dtype.type(size)
+    for t in range(cuda.grid(1), x.size, cuda.gridsize(1)):
+        _, n, c, k = unravel(t, (1, N, C, HW))
+        total = dx[n, c, k]
+        for v in range(max(0, c - (size - 1) // 2), min(C, c + size // 2 + 1)):
+            total -= share * x[n, c, k] * dy[n, v, k] * y[n, v, k] / scale[n, v, k]
+        dx[n, c, k] = total
+
+
 def _planes(name: str, a: Array, x: Array) -> Array:
     """Return the array as (N, C, HW), or say in words why it cannot be."""
     a = floats(name, a, "any", x)
@@ -86,7 +134,7 @@ def _planes(name: str, a: Array, x: Array) -> Array:
         raise ValueError(
             f"{name} has shape {a.shape}; it must be (N, C, L) or (N, C, H, W)"
         )
-    return a.reshape(*a.shape[:2], prod(a.shape[2:]))
+    return a.reshape(*a.shape[:2], math.prod(a.shape[2:]))
 
 
 def _constants(size: int, alpha: float, beta: float, k: float) -> tuple:
@@ -117,17 +165,15 @@ def local_response_norm_forward(
     size, alpha, beta, k = _constants(size, alpha, beta, k)
     x = floats("x", x, "any")
     kind, planes = x.dtype.type, _planes("x", x, x)
-    (N, C, _), y, scale = planes.shape, np.empty_like(x), np.empty_like(planes)
-    fill(_scale_cpu, N * C, scale, planes, size, kind(alpha), kind(k), steps=size * x.size)
-    fill(
-        _y_cpu,
-        x.size,
-        y.reshape(-1),
-        x.reshape(-1),
-        scale.reshape(-1),
-        kind(beta),
-        beta == 0.75,
-    )
+    (N, C, _), y, scale = planes.shape, empty_like(x), empty_like(planes)
+    sums = scale, planes, size, kind(alpha), kind(k)
+    powers = y.reshape(-1), x.reshape(-1), scale.reshape(-1), kind(beta), beta == 0.75
+    if on_cpu(x):
+        fill(_scale_cpu, N * C, *sums, steps=size * x.size)
+        fill(_y_cpu, x.size, *powers)
+    else:
+        launch(_scale_cuda, x.size, *sums)
+        launch(_y_cuda, x.size, *powers)
     return y, scale.reshape(x.shape)
 
 
@@ -156,11 +202,16 @@ def local_response_norm_backward(
     x = floats("x", x, "any")
     named = ("dy", dy), ("x", x), ("y", y), ("scale", scale)
     upstream, pixels, seen, divisor = (_planes(*a, x) for a in named)
-    (N, C, _), dx = pixels.shape, np.empty_like(pixels)
-    flat, kind = (dx.reshape(-1), upstream.reshape(-1), divisor.reshape(-1)), x.dtype.type
-    fill(_y_cpu, x.size, *flat, kind(beta), beta == 0.75)
-    arrays = dx, upstream, pixels, seen, divisor
-    fill(_dx_cpu, N * C, *arrays, size, kind(alpha), kind(beta), steps=size * x.size)
+    (N, C, _), dx, kind = pixels.shape, empty_like(pixels), x.dtype.type
+    flat = dx.reshape(-1), upstream.reshape(-1), divisor.reshape(-1)
+    powers = *flat, kind(beta), beta == 0.75
+    sums = dx, upstream, pixels, seen, divisor, size, kind(alpha), kind(beta)
+    if on_cpu(x):
+        fill(_y_cpu, x.size, *powers)
+        fill(_dx_cpu, N * C, *sums, steps=size * x.size)
+    else:
+        launch(_y_cuda, x.size, *powers)
+        launch(_dx_cuda, x.size, *sums)
     return dx.reshape(x.shape)
 
 

@@ -34,8 +34,20 @@ from typing import Any
 
 import numpy as np
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats, same_shape
+from course.cuda import unravel, windows_over
+from course.device import (
+    Array,
+    empty,
+    empty_like,
+    fill,
+    floats,
+    full,
+    launch,
+    on_cpu,
+    same_shape,
+)
 from course.layers.base import Layer, he_normal
 from course.shapes import Pads, Pair, framed, integer, out_size, pads, pair
 
@@ -55,6 +67,22 @@ def _y_cpu(y, xp, w, b, SH, SW, first, past):
                         tap, seen = w[f, c, u, v, i, j], xp[c, i * SH + u, j * SW + v]
                         for n in range(outputs.size):
                             outputs[n] += tap * seen[n]
+
+
+@cuda.jit
+def _y_cuda(y, x, w, b, SH, SW, top, left):
+    """Equation (1); a thread has elements of y."""
+    (C, KH, KW), (H, W) = w.shape[1:4], x.shape[2:]
+    for k in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        n, f, i, j = unravel(k, y.shape)
+        total = b[f, i, j]
+        for c in range(C):
+            for u in range(KH):
+                for v in range(KW):
+                    p, q = i * SH + u - top, j * SW + v - left
+                    if 0 <= p < H and 0 <= q < W:
+                        total += w[f, c, u, v, i, j] * x[n, c, p, q]
+        y[n, f, i, j] = total
 
 
 @compiled
@@ -77,6 +105,23 @@ def _dx_cpu(dxp, dy, w, SH, SW, first, past):
                                 seen[n] += tap * upstream[n]
 
 
+@cuda.jit
+def _dx_cuda(dx, dy, w, SH, SW, top, left):
+    """Equation (2), pulled: a pixel asks the windows over it; a thread has pixels of dx."""
+    F, _, KH, KW, HO, WO = w.shape
+    for k in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        n, c, p, q = unravel(k, dx.shape)
+        total = dx.dtype.type(0)
+        i0, i1 = windows_over(p + top, HO, KH, SH, 1)
+        j0, j1 = windows_over(q + left, WO, KW, SW, 1)
+        for f in range(F):
+            for i in range(i0, i1):
+                for j in range(j0, j1):
+                    u, v = p + top - i * SH, q + left - j * SW
+                    total += w[f, c, u, v, i, j] * dy[n, f, i, j]
+        dx[n, c, p, q] = total
+
+
 @compiled
 def _dw_cpu(dw, dy, xp, SH, SW, first, past):
     """Equation (3); a thread has rows (f, i) of dw."""
@@ -95,6 +140,22 @@ def _dw_cpu(dw, dy, xp, SH, SW, first, past):
                         dw[f, c, u, v, i, j] = total
 
 
+@cuda.jit
+def _dw_cuda(dw, dy, x, SH, SW, top, left):
+    """Equation (3); a thread has weights."""
+    F, C, KH, KW, HO, WO = dw.shape
+    N, _, H, W = x.shape
+    for k in range(cuda.grid(1), dw.size, cuda.gridsize(1)):
+        filters, taps, i, j = unravel(k, (F * C, KH * KW, HO, WO))
+        f, c, u, v = filters // C, filters % C, taps // KW, taps % KW
+        p, q = i * SH + u - top, j * SW + v - left
+        total = dw.dtype.type(0)
+        if 0 <= p < H and 0 <= q < W:
+            for n in range(N):
+                total += dy[n, f, i, j] * x[n, c, p, q]
+        dw[f, c, u, v, i, j] = total
+
+
 @compiled
 def _db_cpu(db, dy, first, past):
     """Equation (4); a thread has rows (f, i) of db."""
@@ -106,6 +167,18 @@ def _db_cpu(db, dy, first, past):
             for n in range(N):
                 total += dy[f, i, j, n]
             db[f, i, j] = total
+
+
+@cuda.jit
+def _db_cuda(db, dy):
+    """Equation (4); a thread has biases."""
+    F, HO, WO = db.shape
+    for k in range(cuda.grid(1), db.size, cuda.gridsize(1)):
+        _, f, i, j = unravel(k, (1, F, HO, WO))
+        total = db.dtype.type(0)
+        for n in range(len(dy)):
+            total += dy[n, f, i, j]
+        db[f, i, j] = total
 
 
 def _geometry(x_shape, w_shape, stride, padding):
@@ -157,8 +230,12 @@ def locally_connected2d_forward(
     stride, frame = _geometry(x.shape, w.shape, stride, padding)
     N, (F, _, _, _, HO, WO) = len(x), w.shape
     units = F, HO, WO
-    b = np.zeros(units, x.dtype) if b is None else floats("b", b, "(F, HO, WO)", x)
+    b = full(units, 0, x.dtype, x) if b is None else floats("b", b, "(F, HO, WO)", x)
     same_shape("b", b, units, "one bias for each output unit")
+    if not on_cpu(x):
+        y, ((top, _), (left, _)) = empty((N, *units), x.dtype, x), frame
+        launch(_y_cuda, y.size, y, x, w, b, *stride, top, left)
+        return y
     xp, y = _batch_last(framed(x, frame)), np.empty((*units, N), x.dtype)
     fill(_y_cpu, F * HO, y, xp, w, b, *stride, steps=N * w.size)
     return np.ascontiguousarray(np.moveaxis(y, -1, 0))
@@ -190,12 +267,19 @@ def locally_connected2d_backward(
     stride, frame = _geometry(x.shape, w.shape, stride, padding)
     (N, _, H, W), (F, C, _, _, HO, WO) = x.shape, w.shape
     same_shape("dy", dy, (N, F, HO, WO), "the shape of y for these x and w")
+    (top, _), (left, _) = frame
+    dw, db = empty_like(w), empty((F, HO, WO), x.dtype, x)
+    if not on_cpu(x):
+        dx, window = empty_like(x), (*stride, top, left)
+        launch(_dx_cuda, dx.size, dx, dy, w, *window)
+        launch(_dw_cuda, dw.size, dw, dy, x, *window)
+        launch(_db_cuda, db.size, db, dy)
+        return dx, dw, db
     dy, xp = _batch_last(dy), _batch_last(framed(x, frame))
-    dxp, dw, db = np.empty_like(xp), np.empty_like(w), np.empty((F, HO, WO), x.dtype)
+    dxp = np.empty_like(xp)
     fill(_dx_cpu, C, dxp, dy, w, *stride, steps=N * w.size)
     fill(_dw_cpu, F * HO, dw, dy, xp, *stride, steps=N * w.size)
     fill(_db_cpu, F * HO, db, dy)
-    (top, _), (left, _) = frame
     dx = np.moveaxis(dxp[:, top : top + H, left : left + W], -1, 0)
     return np.ascontiguousarray(dx), dw, db
 

@@ -21,12 +21,15 @@ Lecture: lectures/03_scores_to_loss.ipynb.  Symbols: GLOSSARY.md.
 Source: Bridle, Neurocomputing NATO ASI F68 (1990); as torch.nn.LogSoftmax.
 """
 
+import math
 from math import log
 
 import numpy as np
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats, same_shape
+from course.cuda.reductions import row_max, warp_sum
+from course.device import Array, empty_like, fill, floats, launch, on_cpu, same_shape
 from course.engine.elementary import exp, larger
 from course.layers.base import Layer
 from course.shapes import around, integer
@@ -71,6 +74,39 @@ def _y_cpu_across(y, x, first, past):
                 y[n, c, k] -= total[k]
 
 
+@cuda.jit
+def _y_cuda(y, x):
+    """Equation (1); a warp has rows, a thread has every 32nd number of them."""
+    N, C = x.shape
+    lane = cuda.threadIdx.x % 32
+    for n in range(cuda.grid(1) // 32, N, cuda.gridsize(1) // 32):
+        largest, total = row_max(x[n]), x.dtype.type(0)
+        for k in range(lane, C, 32):
+            y[n, k] = x[n, k] - largest
+            total += math.exp(y[n, k])
+        shift = math.log(warp_sum(total))
+        for k in range(lane, C, 32):
+            y[n, k] -= shift
+
+
+@cuda.jit
+def _y_cuda_across(y, x):
+    """Equation (1) for rows that lie side by side, x[n,:,k]; a thread has rows."""
+    N, C, width = x.shape
+    for t in range(cuda.grid(1), N * width, cuda.gridsize(1)):
+        n, k = t // width, t % width
+        largest, total = x[n, 0, k], x.dtype.type(0)
+        for c in range(C):
+            if x[n, c, k] > largest or x[n, c, k] != x[n, c, k]:
+                largest = x[n, c, k]
+        for c in range(C):
+            y[n, c, k] = x[n, c, k] - largest
+            total += math.exp(y[n, c, k])
+        shift = math.log(total)
+        for c in range(C):
+            y[n, c, k] -= shift
+
+
 @compiled
 def _dx_cpu(dx, dy, y, first, past):
     """Equation (2); a thread has rows."""
@@ -98,6 +134,33 @@ def _dx_cpu_across(dx, dy, y, first, past):
                 dx[n, c, k] = dy[n, c, k] - exp(y[n, c, k]) * total[k]
 
 
+@cuda.jit
+def _dx_cuda(dx, dy, y):
+    """Equation (2); a warp has rows, a thread has every 32nd number of them."""
+    N, C = y.shape
+    lane = cuda.threadIdx.x % 32
+    for n in range(cuda.grid(1) // 32, N, cuda.gridsize(1) // 32):
+        total = y.dtype.type(0)
+        for k in range(lane, C, 32):
+            total += dy[n, k]
+        total = warp_sum(total)
+        for k in range(lane, C, 32):
+            dx[n, k] = dy[n, k] - math.exp(y[n, k]) * total
+
+
+@cuda.jit
+def _dx_cuda_across(dx, dy, y):
+    """Equation (2) for rows that lie side by side, y[n,:,k]; a thread has rows."""
+    N, C, width = y.shape
+    for t in range(cuda.grid(1), N * width, cuda.gridsize(1)):
+        n, k = t // width, t % width
+        total = y.dtype.type(0)
+        for c in range(C):
+            total += dy[n, c, k]
+        for c in range(C):
+            dx[n, c, k] = dy[n, c, k] - math.exp(y[n, c, k]) * total
+
+
 def log_softmax_forward(x: Array, dim: int = 1) -> Array:
     """Return y of equation (1), in the shape and dtype of x.
 
@@ -110,11 +173,15 @@ def log_softmax_forward(x: Array, dim: int = 1) -> Array:
     """
     x = floats("x", x, "any")
     shape = N, C, width = around("x", x.shape, dim)
-    y = np.empty_like(x)
-    if width == 1:
-        fill(_y_cpu, N, y.reshape(N, C), x.reshape(N, C))
+    y = empty_like(x)
+    rows = (N, C) if width == 1 else shape
+    arrays = y.reshape(rows), x.reshape(rows)
+    if on_cpu(x):
+        fill(_y_cpu if width == 1 else _y_cpu_across, N, *arrays)
+    elif width == 1:
+        launch(_y_cuda, 32 * N, *arrays)
     else:
-        fill(_y_cpu_across, N, y.reshape(shape), x.reshape(shape))
+        launch(_y_cuda_across, N * width, *arrays)
     return y
 
 
@@ -130,11 +197,15 @@ def log_softmax_backward(dy: Array, y: Array, dim: int = 1) -> Array:
     dy = floats("dy", dy, "any", y)
     same_shape("dy", dy, y.shape, "the shape of y")
     shape = N, C, width = around("y", y.shape, dim)
-    dx = np.empty_like(y)
-    if width == 1:
-        fill(_dx_cpu, N, *(a.reshape(N, C) for a in (dx, dy, y)))
+    dx = empty_like(y)
+    rows = (N, C) if width == 1 else shape
+    arrays = (a.reshape(rows) for a in (dx, dy, y))
+    if on_cpu(y):
+        fill(_dx_cpu if width == 1 else _dx_cpu_across, N, *arrays)
+    elif width == 1:
+        launch(_dx_cuda, 32 * N, *arrays)
     else:
-        fill(_dx_cpu_across, N, *(a.reshape(shape) for a in (dx, dy, y)))
+        launch(_dx_cuda_across, N * width, *arrays)
     return dx
 
 

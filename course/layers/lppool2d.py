@@ -26,12 +26,24 @@ torch.nn.LPPool2d, which has no padding and no dilation, and which scales a wind
 hangs over the edge (with ceil_mode) up to a full one.
 """
 
+import math
 from typing import Any
 
 import numpy as np
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats, same_shape
+from course.cuda import unravel, windows_over
+from course.device import (
+    Array,
+    empty,
+    empty_like,
+    fill,
+    floats,
+    launch,
+    on_cpu,
+    same_shape,
+)
 from course.layers.base import Layer
 from course.shapes import Pads, Pair, pixels_seen, pool_geometry, pool_window
 
@@ -59,6 +71,21 @@ def _y_cpu(y, x, KH, KW, SH, SW, top, left, DH, DW, first, past):
                 for v in range(1, KW):
                     total += row[j * SW + v * DW]
                 y[n, c, i, j] = np.sqrt(total)
+
+
+@cuda.jit
+def _y_cuda(y, x, KH, KW, SH, SW, top, left, DH, DW):
+    """Equation (1); a thread has elements of y."""
+    H, W = x.shape[2:]
+    for k in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        n, c, i, j = unravel(k, y.shape)
+        total = x.dtype.type(0)
+        for u in range(KH):
+            for v in range(KW):
+                p, q = i * SH + u * DH - top, j * SW + v * DW - left
+                if 0 <= p < H and 0 <= q < W:
+                    total += x[n, c, p, q] * x[n, c, p, q]
+        y[n, c, i, j] = math.sqrt(total)
 
 
 @compiled
@@ -92,6 +119,24 @@ def _dx_cpu(dx, dy, x, y, KH, KW, SH, SW, top, left, DH, DW, first, past):
                 gradients[q] *= pixels[q]
 
 
+@cuda.jit
+def _dx_cuda(dx, dy, x, y, KH, KW, SH, SW, top, left, DH, DW):
+    """Equation (2), pulled: a pixel asks the windows over it; a thread has pixels of dx."""
+    HO, WO = dy.shape[2:]
+    zero = dx.dtype.type(0)
+    for k in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        n, c, p, q = unravel(k, dx.shape)
+        total = zero
+        i0, i1 = windows_over(p + top, HO, KH, SH, DH)
+        j0, j1 = windows_over(q + left, WO, KW, SW, DW)
+        for i in range(i0, i1):
+            for j in range(j0, j1):
+                tap = (p + top - i * SH) % DH == 0 and (q + left - j * SW) % DW == 0
+                if tap and y[n, c, i, j] != zero:
+                    total += dy[n, c, i, j] / y[n, c, i, j]
+        dx[n, c, p, q] = x[n, c, p, q] * total
+
+
 def _only_two(norm_type):
     """Raise ValueError for a norm that is not the Euclidean one."""
     if norm_type != 2:
@@ -123,8 +168,12 @@ def lppool2d_forward(
     geometry = pool_geometry(image, kernel_size, stride, padding, dilation, ceil_mode)
     pixels_seen(image, *geometry)  # at least one in every window
     kernel, stride, ((top, _), (left, _)), dilation, size = geometry
-    y = np.empty((N, C, *size), x.dtype)
-    fill(_y_cpu, N * C, y, x, *kernel, *stride, top, left, *dilation)
+    y = empty((N, C, *size), x.dtype, x)
+    window = *kernel, *stride, top, left, *dilation
+    if on_cpu(x):
+        fill(_y_cpu, N * C, y, x, *window)
+    else:
+        launch(_y_cuda, y.size, y, x, *window)
     return y
 
 
@@ -158,8 +207,12 @@ def lppool2d_backward(
     kernel, stride, ((top, _), (left, _)), dilation, size = geometry
     same_shape("dy", dy, (N, C, *size), "the shape of y for this x")
     same_shape("y", y, dy.shape, "the shape of dy")
-    dx = np.empty_like(x)
-    fill(_dx_cpu, N * C, dx, dy, x, y, *kernel, *stride, top, left, *dilation)
+    dx = empty_like(x)
+    window = *kernel, *stride, top, left, *dilation
+    if on_cpu(x):
+        fill(_dx_cpu, N * C, dx, dy, x, y, *window)
+    else:
+        launch(_dx_cuda, dx.size, dx, dy, x, y, *window)
     return dx
 
 

@@ -23,8 +23,18 @@ from math import prod
 
 import numpy as np
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats, same_shape
+from course.device import (
+    Array,
+    empty,
+    fill,
+    floats,
+    launch,
+    on_cpu,
+    same_device,
+    same_shape,
+)
 from course.layers.base import Layer
 from course.shapes import integer
 
@@ -58,6 +68,31 @@ def _dx_cpu(dx, dy, argmax, first, past):
                 dx[n, j, k] = upstream if argmax[n, k] == j else zero
 
 
+@cuda.jit
+def _y_cuda(y, argmax, x):
+    """Equation (1), and where each maximum was; a thread has elements of y."""
+    rows, pieces, width = x.shape
+    for t in range(cuda.grid(1), rows * width, cuda.gridsize(1)):
+        n, k = t // width, t % width
+        best, place = x[n, 0, k], 0
+        for j in range(1, pieces):
+            new = x[n, j, k]
+            if new > best or (new != new and best == best):
+                best, place = new, j
+        y[n, k] = best
+        argmax[n, k] = place
+
+
+@cuda.jit
+def _dx_cuda(dx, dy, argmax):
+    """Equation (2); a thread has elements of dy."""
+    rows, pieces, width = dx.shape
+    for t in range(cuda.grid(1), rows * width, cuda.gridsize(1)):
+        n, k = t // width, t % width
+        for j in range(pieces):
+            dx[n, j, k] = dy[n, k] if argmax[n, k] == j else dy.dtype.type(0)
+
+
 def _sizes(shape, pieces):
     """Return N, O and how many pixels a plane has."""
     return shape[0], shape[1] // pieces, prod(shape[2:])
@@ -81,8 +116,12 @@ def maxout_forward(x: Array, pieces: int) -> tuple[Array, Array]:
             f"pieces={pieces} features"
         )
     N, O, pixels = _sizes(x.shape, pieces)
-    y = np.empty((N, O, *x.shape[2:]), x.dtype)
-    argmax = np.empty(y.shape, np.int32)
+    y = empty((N, O, *x.shape[2:]), x.dtype, x)
+    argmax = empty(y.shape, np.int32, x)
+    if not on_cpu(x):
+        rows, x = (N * O, pixels), x.reshape(N * O, pieces, pixels)
+        launch(_y_cuda, y.size, y.reshape(rows), argmax.reshape(rows), x)
+        return y, argmax
     if pixels == 1:  # features lie in a row: rows as wide as y, one for each piece
         x = np.ascontiguousarray(x.reshape(N, O, pieces).swapaxes(1, 2))
     else:
@@ -104,17 +143,22 @@ def maxout_backward(dy: Array, argmax: Array, pieces: int) -> Array:
     pieces = integer("pieces", pieces, 1)
     if dy.ndim < 2:
         raise ValueError(f"dy has shape {dy.shape}; it must be (N, features, ...)")
-    if not isinstance(argmax, np.ndarray) or argmax.dtype.kind not in "iu":
+    if not isinstance(argmax, Array) or argmax.dtype.kind not in "iu":
         kind = getattr(argmax, "dtype", type(argmax).__name__)
         raise TypeError(f"argmax must be the int32 array of forward, not {kind}")
+    same_device("argmax", argmax, dy)
     same_shape("dy", dy, argmax.shape, "the shape of argmax")
+    shape = len(dy), dy.shape[1] * pieces, *dy.shape[2:]
+    N, O, pixels = _sizes(shape, pieces)
+    if not on_cpu(dy):
+        rows, dx = (N * O, pixels), empty((N * O, pieces, pixels), dy.dtype, dy)
+        launch(_dx_cuda, dy.size, dx, dy.reshape(rows), argmax.reshape(rows))
+        return dx.reshape(shape)
     wrong = argmax[(argmax < 0) | (argmax >= pieces)]
     if wrong.size:
         raise ValueError(
             f"argmax names piece {wrong[0]} of {pieces}: it belongs to another x"
         )
-    shape = len(dy), dy.shape[1] * pieces, *dy.shape[2:]
-    N, O, pixels = _sizes(shape, pieces)
     size = (N, pieces, O) if pixels == 1 else (N * O, pieces, pixels)
     dx = np.empty(size, dy.dtype)
     argmax = np.ascontiguousarray(argmax, np.int32)

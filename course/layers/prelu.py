@@ -12,6 +12,7 @@ Shapes
 
     x, y, dx, dy   (N, C, ...)    float; any shape if there is one slope for all
     w, dw          (C,) or (1,)   float; a slope for each channel, or one for all
+    dwn            (N, C)         float; what each image adds to dw, on a GPU
 
 Edges: the derivative at 0 is w, by choice. A negative w is allowed. NaN stays NaN.
 
@@ -23,10 +24,24 @@ from typing import Any
 
 import numpy as np
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats, number, same_shape
+from course.cuda.reductions import block_for, block_sum
+from course.device import (
+    Array,
+    empty,
+    empty_like,
+    fill,
+    floats,
+    launch,
+    number,
+    on_cpu,
+    same_shape,
+)
 from course.layers.base import Layer
 from course.shapes import integer
+
+MANY = 256  # pixels of a plane: enough to keep a block of threads busy
 
 
 @compiled
@@ -64,6 +79,53 @@ def _dw_cpu(dw, dy, x, first, past):
             dw[c] += total
 
 
+@cuda.jit
+def _y_cuda(y, x, w, pixels):
+    """Equation (1); a thread has elements."""
+    zero = x.dtype.type(0)
+    for k in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        y[k] = x[k] if x[k] > zero else w[k // pixels % w.size] * x[k]
+
+
+@cuda.jit
+def _dx_cuda(dx, dy, x, w, pixels):
+    """Equation (2); a thread has elements."""
+    zero = x.dtype.type(0)
+    for k in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        dx[k] = dy[k] if x[k] > zero else w[k // pixels % w.size] * dy[k]
+
+
+@cuda.jit
+def _dwn_cuda(dwn, dy, x):
+    """Equation (3) for one sample, or for all; a block has a channel, a thread has pixels.
+
+    dwn is (N, C), or (1, C) if a plane is too small to keep a block busy.
+    """
+    scratch = cuda.shared.array(32, x.dtype)
+    N, C, pixels = x.shape
+    n0, c = cuda.blockIdx.x // C, cuda.blockIdx.x % C
+    samples = N if len(dwn) == 1 else 1
+    zero = x.dtype.type(0)
+    total = zero
+    for t in range(cuda.threadIdx.x, samples * pixels, cuda.blockDim.x):
+        n, k = n0 + t // pixels, t % pixels
+        product = x[n, c, k] * dy[n, c, k]
+        total += zero if x[n, c, k] > zero else product
+    total = block_sum(total, scratch)
+    if cuda.threadIdx.x == 0:
+        dwn[n0, c] = total
+
+
+@cuda.jit
+def _dw_cuda(dw, dwn):
+    """Equation (3) from its parts; a thread has channels."""
+    for c in range(cuda.grid(1), dw.size, cuda.gridsize(1)):
+        total = dw.dtype.type(0)
+        for n in range(len(dwn)):
+            total += dwn[n, c]
+        dw[c] = total
+
+
 def _geometry(x, w):
     """Return how many samples x has, how many channels, and pixels in a plane (n, c)."""
     N, C = x.shape[:2] if x.ndim > 1 else (1, 1)
@@ -88,9 +150,12 @@ def prelu_forward(x: Array, weight: Array) -> Array:
     x = floats("x", x, "any")
     w = floats("weight", weight, "(C,)", x)
     N, C, pixels = _geometry(x, w)
-    y = np.empty_like(x)
+    y = empty_like(x)
     rows = N, C * pixels
-    fill(_y_cpu, N, y.reshape(rows), x.reshape(rows), np.repeat(w, pixels))
+    if on_cpu(x):
+        fill(_y_cpu, N, y.reshape(rows), x.reshape(rows), np.repeat(w, pixels))
+    else:
+        launch(_y_cuda, x.size, y.ravel(), x.ravel(), w, pixels)
     return y
 
 
@@ -112,7 +177,15 @@ def prelu_backward(dy: Array, x: Array, weight: Array) -> tuple[Array, Array]:
     dy = floats("dy", dy, "any", x)
     same_shape("dy", dy, x.shape, "the shape of x")
     N, C, pixels = _geometry(x, w)
-    dx, dw = np.empty_like(x), np.empty_like(w)
+    dx, dw = empty_like(x), empty_like(w)
+    if not on_cpu(x):
+        launch(_dx_cuda, x.size, dx.ravel(), dy.ravel(), x.ravel(), w, pixels)
+        samples = N, C, pixels
+        dwn = empty((N if pixels >= MANY else 1, C), x.dtype, x)
+        threads = block_for(x.size // dwn.size)
+        _dwn_cuda[dwn.size, threads](dwn, dy.reshape(samples), x.reshape(samples))
+        launch(_dw_cuda, C, dw, dwn)
+        return dx, dw
     rows, planes = (N, C * pixels), (N * C, pixels)
     arrays = (a.reshape(rows) for a in (dx, dy, x))
     fill(_dx_cpu, N, *arrays, np.repeat(w, pixels))

@@ -18,10 +18,11 @@ Lecture: lectures/07_mlp.ipynb.  Symbols: GLOSSARY.md.
 Source: Elfwing, Uchibe & Doya, Neural Networks 107 (2018); as torch.nn.SiLU.
 """
 
-import numpy as np
+import math
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats, same_shape
+from course.device import Array, empty_like, fill, floats, launch, on_cpu, same_shape
 from course.engine.elementary import sigmoid
 from course.layers.base import Layer
 
@@ -34,6 +35,14 @@ def _y_cpu(y, x, first, past):
         y[k] = x[k] * sigmoid(x[k])
 
 
+@cuda.jit
+def _y_cuda(y, x):
+    """Equation (1); a thread has elements."""
+    one = x.dtype.type(1)
+    for k in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        y[k] = x[k] / (one + math.exp(-x[k]))
+
+
 @compiled
 def _dx_cpu(dx, dy, x, first, past):
     """Equation (2); a thread has elements."""
@@ -41,6 +50,15 @@ def _dx_cpu(dx, dy, x, first, past):
     one = x.dtype.type(1)
     for k in range(dx.size):
         gate = sigmoid(x[k])
+        dx[k] = dy[k] * gate * (one + x[k] * (one - gate))
+
+
+@cuda.jit
+def _dx_cuda(dx, dy, x):
+    """Equation (2); a thread has elements."""
+    one = x.dtype.type(1)
+    for k in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        gate = one / (one + math.exp(-x[k]))
         dx[k] = dy[k] * gate * (one + x[k] * (one - gate))
 
 
@@ -53,8 +71,11 @@ def silu_forward(x: Array) -> Array:
     array([   0., 1000.,    0.])
     """
     x = floats("x", x, "any")
-    y = np.empty_like(x)
-    fill(_y_cpu, x.size, y.reshape(-1), x.reshape(-1))
+    y = empty_like(x)
+    if on_cpu(x):
+        fill(_y_cpu, x.size, y.reshape(-1), x.reshape(-1))
+    else:
+        launch(_y_cuda, x.size, y.ravel(), x.ravel())
     return y
 
 
@@ -69,8 +90,11 @@ def silu_backward(dy: Array, x: Array) -> Array:
     x = floats("x", x, "any")
     dy = floats("dy", dy, "any", x)
     same_shape("dy", dy, x.shape, "the shape of x")
-    dx = np.empty_like(x)
-    fill(_dx_cpu, x.size, dx.reshape(-1), dy.reshape(-1), x.reshape(-1))
+    dx = empty_like(x)
+    if on_cpu(x):
+        fill(_dx_cpu, x.size, dx.reshape(-1), dy.reshape(-1), x.reshape(-1))
+    else:
+        launch(_dx_cuda, x.size, dx.ravel(), dy.ravel(), x.ravel())
     return dx
 
 

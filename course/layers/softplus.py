@@ -17,10 +17,22 @@ Lecture: lectures/07_mlp.ipynb.  Symbols: GLOSSARY.md.
 Source: Dugas, Bengio, Belisle, Nadeau & Garcia, NIPS 13 (2000); as torch.nn.Softplus.
 """
 
+import math
+
 import numpy as np
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats, number, same_shape
+from course.device import (
+    Array,
+    empty_like,
+    fill,
+    floats,
+    launch,
+    number,
+    on_cpu,
+    same_shape,
+)
 from course.engine.elementary import exp, log1p, sigmoid
 from course.layers.base import Layer
 
@@ -36,6 +48,16 @@ def _y_cpu(y, x, beta, threshold, first, past):
         y[k] = x[k] if z > threshold else bend / beta
 
 
+@cuda.jit
+def _y_cuda(y, x, beta, threshold):
+    """Equation (1); a thread has elements."""
+    zero = x.dtype.type(0)
+    for k in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        z = beta * x[k]
+        bend = (zero if z < zero else z) + math.log1p(math.exp(-abs(z)))
+        y[k] = x[k] if z > threshold else bend / beta
+
+
 @compiled
 def _dx_cpu(dx, dy, x, beta, threshold, first, past):
     """Equation (2); a thread has elements."""
@@ -43,6 +65,16 @@ def _dx_cpu(dx, dy, x, beta, threshold, first, past):
     for k in range(dx.size):
         z = beta * x[k]
         bend = dy[k] * sigmoid(z)
+        dx[k] = dy[k] if z > threshold else bend
+
+
+@cuda.jit
+def _dx_cuda(dx, dy, x, beta, threshold):
+    """Equation (2); a thread has elements."""
+    one = x.dtype.type(1)
+    for k in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        z = beta * x[k]
+        bend = dy[k] / (one + math.exp(-z))
         dx[k] = dy[k] if z > threshold else bend
 
 
@@ -64,8 +96,12 @@ def softplus_forward(x: Array, beta: float = 1.0, threshold: float = 20.0) -> Ar
     array([   1.386294,    0.      , 1000.      ])
     """
     x = floats("x", x, "any")
-    y = np.empty_like(x)
-    fill(_y_cpu, x.size, y.reshape(-1), x.reshape(-1), *_checked(beta, threshold, x.dtype))
+    bend = _checked(beta, threshold, x.dtype)
+    y = empty_like(x)
+    if on_cpu(x):
+        fill(_y_cpu, x.size, y.reshape(-1), x.reshape(-1), *bend)
+    else:
+        launch(_y_cuda, x.size, y.ravel(), x.ravel(), *bend)
     return y
 
 
@@ -83,8 +119,11 @@ def softplus_backward(
     dy = floats("dy", dy, "any", x)
     same_shape("dy", dy, x.shape, "the shape of x")
     bend = _checked(beta, threshold, x.dtype)
-    dx = np.empty_like(x)
-    fill(_dx_cpu, x.size, dx.reshape(-1), dy.reshape(-1), x.reshape(-1), *bend)
+    dx = empty_like(x)
+    if on_cpu(x):
+        fill(_dx_cpu, x.size, dx.reshape(-1), dy.reshape(-1), x.reshape(-1), *bend)
+    else:
+        launch(_dx_cuda, x.size, dx.ravel(), dy.ravel(), x.ravel(), *bend)
     return dx
 
 

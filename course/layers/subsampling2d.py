@@ -28,8 +28,20 @@ from typing import Any
 
 import numpy as np
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats, same_shape
+from course.cuda import THREADS, unravel
+from course.cuda.reductions import block_sum
+from course.device import (
+    Array,
+    empty,
+    empty_like,
+    fill,
+    floats,
+    launch,
+    on_cpu,
+    same_shape,
+)
 from course.layers.base import Layer
 from course.shapes import Pair, integer, out_size, pair
 
@@ -54,6 +66,18 @@ def _y_cpu(y, x, w, b, KH, KW, first, past):
                 y[n, c, i, j] = b[c] + w[c] * total
 
 
+@cuda.jit
+def _y_cuda(y, x, w, b, KH, KW):
+    """Equation (1); a thread has elements of y."""
+    for k in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        n, c, i, j = unravel(k, y.shape)
+        total = x.dtype.type(0)
+        for u in range(KH):
+            for v in range(KW):
+                total += x[n, c, i * KH + u, j * KW + v]
+        y[n, c, i, j] = b[c] + w[c] * total
+
+
 @compiled
 def _dx_cpu(dx, dy, w, KH, KW, first, past):
     """Equation (2); a thread has planes (n, c)."""
@@ -68,6 +92,17 @@ def _dx_cpu(dx, dy, w, KH, KW, first, past):
                 for j in range(WO):
                     for v in range(KW):
                         pixels[j * KW + v] = w[c] * dy[n, c, i, j]
+
+
+@cuda.jit
+def _dx_cuda(dx, dy, w, KH, KW):
+    """Equation (2); a thread has pixels of dx."""
+    HO, WO = dy.shape[2:]
+    zero = dx.dtype.type(0)
+    for k in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        n, c, p, q = unravel(k, dx.shape)
+        i, j = p // KH, q // KW
+        dx[n, c, p, q] = w[c] * dy[n, c, i, j] if i < HO and j < WO else zero
 
 
 @compiled
@@ -86,6 +121,22 @@ def _dw_cpu(dw, dy, x, KH, KW, first, past):
             dw[c] += total
 
 
+@cuda.jit
+def _dw_cuda(dw, dy, x, KH, KW):
+    """Equation (3); a block has a channel, and a thread has every 256th window of it."""
+    scratch = cuda.shared.array(32, dw.dtype)
+    c, (N, _, HO, WO) = cuda.blockIdx.x, dy.shape
+    total = dw.dtype.type(0)
+    for k in range(cuda.threadIdx.x, N * HO * WO, cuda.blockDim.x):
+        _, n, i, j = unravel(k, (1, N, HO, WO))
+        for u in range(KH):
+            for v in range(KW):
+                total += dy[n, c, i, j] * x[n, c, i * KH + u, j * KW + v]
+    total = block_sum(total, scratch)
+    if cuda.threadIdx.x == 0:
+        dw[c] = total
+
+
 @compiled
 def _db_cpu(db, dy, first, past):
     """Equation (4); a thread has channels."""
@@ -97,6 +148,20 @@ def _db_cpu(db, dy, first, past):
             for k in range(upstream.size):
                 total += upstream[k]
             db[c] += total
+
+
+@cuda.jit
+def _db_cuda(db, dy):
+    """Equation (4); a block has a channel, and a thread has every 256th pixel of it."""
+    scratch = cuda.shared.array(32, db.dtype)
+    c, (N, _, HO, WO) = cuda.blockIdx.x, dy.shape
+    total = db.dtype.type(0)
+    for k in range(cuda.threadIdx.x, N * HO * WO, cuda.blockDim.x):
+        _, n, i, j = unravel(k, (1, N, HO, WO))
+        total += dy[n, c, i, j]
+    total = block_sum(total, scratch)
+    if cuda.threadIdx.x == 0:
+        db[c] = total
 
 
 def _arrays(x, w, kernel_size):
@@ -125,8 +190,11 @@ def subsampling2d_forward(
     N, C = x.shape[:2]
     b = floats("b", b, "(C,)", x)
     same_shape("b", b, (C,), "one bias for each channel of x")
-    y = np.empty((N, C, *size), x.dtype)
-    fill(_y_cpu, N * C, y, x, w, b, *kernel)
+    y = empty((N, C, *size), x.dtype, x)
+    if on_cpu(x):
+        fill(_y_cpu, N * C, y, x, w, b, *kernel)
+    else:
+        launch(_y_cuda, y.size, y, x, w, b, *kernel)
     return y
 
 
@@ -147,10 +215,15 @@ def subsampling2d_backward(
     dy = floats("dy", dy, "(N, C, HO, WO)", x)
     N, C = x.shape[:2]
     same_shape("dy", dy, (N, C, *size), "the shape of y for this x")
-    dx, dw, db = np.empty_like(x), np.empty_like(w), np.empty_like(w)
-    fill(_dx_cpu, N * C, dx, dy, w, *kernel)
-    fill(_dw_cpu, C, dw, dy, x, *kernel)
-    fill(_db_cpu, C, db, dy)
+    dx, dw, db = empty_like(x), empty_like(w), empty_like(w)
+    if on_cpu(x):
+        fill(_dx_cpu, N * C, dx, dy, w, *kernel)
+        fill(_dw_cpu, C, dw, dy, x, *kernel)
+        fill(_db_cpu, C, db, dy)
+    else:
+        launch(_dx_cuda, dx.size, dx, dy, w, *kernel)
+        launch(_dw_cuda, C * THREADS, dw, dy, x, *kernel)
+        launch(_db_cuda, C * THREADS, db, dy)
     return dx, dw, db
 
 

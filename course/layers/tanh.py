@@ -9,7 +9,7 @@ Shapes
 
     x, y, dx, dy   any shape, all alike   float
 
-Edges: tanh(-|x|) is computed as e / (2 + e) with e = exp(-2|x|) - 1, which does not
+Edges: the CPU computes tanh(-|x|) as e / (2 + e) with e = exp(-2|x|) - 1, which does not
 overflow and keeps the digits of a small x. (1 - y) * (1 + y) is 1 - y^2 without its loss
 of digits near 1 and -1. A large x gives exactly 1 or -1, and a gradient of exactly 0
 (from about 9 in float32, 19 in float64). NaN stays NaN.
@@ -18,10 +18,11 @@ Lecture: lectures/07_mlp.ipynb.  Symbols: GLOSSARY.md.
 Source: LeCun et al., Efficient BackProp (1998), section 4.4; as torch.nn.Tanh.
 """
 
-import numpy as np
+import math
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats, same_shape
+from course.device import Array, empty_like, fill, floats, launch, on_cpu, same_shape
 from course.engine.elementary import expm1
 from course.layers.base import Layer
 
@@ -37,12 +38,27 @@ def _y_cpu(y, x, first, past):
         y[k] = below if x[k] < zero else zero - below
 
 
+@cuda.jit
+def _y_cuda(y, x):
+    """Equation (1); a thread has elements."""
+    for k in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        y[k] = math.tanh(x[k])
+
+
 @compiled
 def _dx_cpu(dx, dy, y, first, past):
     """Equation (2); a thread has elements."""
     dx, dy, y = dx[first:past], dy[first:past], y[first:past]
     one = y.dtype.type(1)
     for k in range(dx.size):
+        dx[k] = dy[k] * (one - y[k]) * (one + y[k])
+
+
+@cuda.jit
+def _dx_cuda(dx, dy, y):
+    """Equation (2); a thread has elements."""
+    one = y.dtype.type(1)
+    for k in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
         dx[k] = dy[k] * (one - y[k]) * (one + y[k])
 
 
@@ -55,8 +71,11 @@ def tanh_forward(x: Array) -> Array:
     array([ 0. ,  0.6, -0.6,  1. ])
     """
     x = floats("x", x, "any")
-    y = np.empty_like(x)
-    fill(_y_cpu, x.size, y.reshape(-1), x.reshape(-1))
+    y = empty_like(x)
+    if on_cpu(x):
+        fill(_y_cpu, x.size, y.reshape(-1), x.reshape(-1))
+    else:
+        launch(_y_cuda, x.size, y.ravel(), x.ravel())
     return y
 
 
@@ -71,8 +90,11 @@ def tanh_backward(dy: Array, y: Array) -> Array:
     y = floats("y", y, "any")
     dy = floats("dy", dy, "any", y)
     same_shape("dy", dy, y.shape, "the shape of y")
-    dx = np.empty_like(y)
-    fill(_dx_cpu, y.size, dx.reshape(-1), dy.reshape(-1), y.reshape(-1))
+    dx = empty_like(y)
+    if on_cpu(y):
+        fill(_dx_cpu, y.size, dx.reshape(-1), dy.reshape(-1), y.reshape(-1))
+    else:
+        launch(_dx_cuda, y.size, dx.ravel(), dy.ravel(), y.ravel())
     return dx
 
 

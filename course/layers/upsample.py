@@ -27,13 +27,27 @@ Lecture: lectures/16_beyond_labels.ipynb.  Symbols: GLOSSARY.md.
 Source: Long, Shelhamer & Darrell, CVPR 2015, section 3.3; as torch.nn.Upsample.
 """
 
+from functools import lru_cache
 from math import floor
 from typing import Any
 
 import numpy as np
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats, number, same_shape
+from course.cuda import unravel
+from course.device import (
+    Array,
+    empty,
+    fill,
+    floats,
+    launch,
+    number,
+    on_cpu,
+    same_shape,
+    simulated,
+    to,
+)
 from course.layers.base import Layer
 from course.shapes import integer
 
@@ -58,6 +72,20 @@ def _y_cpu(y, x, rows, down, columns, across, first, past):
                     outputs[j] += weight * row[j]
 
 
+@cuda.jit
+def _y_cuda(y, x, rows, down, columns, across):
+    """Equation (1); a thread has elements of y."""
+    K = len(rows)
+    for k in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        n, c, i, j = unravel(k, y.shape)
+        total = x.dtype.type(0)
+        for u in range(K):
+            weight, p = down[u, i], rows[u, i]
+            for v in range(K):
+                total += weight * across[v, j] * x[n, c, p, columns[v, j]]
+        y[n, c, i, j] = total
+
+
 @compiled
 def _dx_cpu(dx, dy, rows, down, columns, across, first, past):
     """Equation (2), pushed, the same way back; a thread has planes (n, c)."""
@@ -76,6 +104,32 @@ def _dx_cpu(dx, dy, rows, down, columns, across, first, past):
                 pixels, row = dx[plane, p], wide[p]
                 for j in range(row.size):
                     pixels[columns[v, j]] += across[v, j] * row[j]
+
+
+@cuda.jit
+def _dx_cuda(dx, dy, rows, down, columns, across, over_p, over_q):
+    """Equation (2), pulled: a pixel asks who sees it; a thread has pixels of dx.
+
+    Row p is seen by the outputs over_p[0,p] to over_p[1,p]-1, and column q likewise.
+    """
+    for k in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        n, c, p, q = unravel(k, dx.shape)
+        total = dx.dtype.type(0)
+        for i in range(over_p[0, p], over_p[1, p]):
+            weight = _weight(rows, down, p, i)
+            for j in range(over_q[0, q], over_q[1, q]):
+                total += weight * _weight(columns, across, q, j) * dy[n, c, i, j]
+        dx[n, c, p, q] = total
+
+
+@cuda.jit(device=True)
+def _weight(pixels, weights, p, i):
+    """Return with what weight output i of an axis sees pixel p."""
+    total = weights.dtype.type(0)
+    for u in range(len(pixels)):
+        if pixels[u, i] == p:
+            total += weights[u, i]
+    return total
 
 
 def _scales(scale_factor: Any) -> tuple[float, float]:
@@ -122,15 +176,37 @@ def _table(size: int, scale: float, mode: str, align_corners: bool, dtype: Any):
     )
 
 
-def _tables(input_shape, scale_factor, mode, align_corners, dtype):
-    """Return rows, down, columns, across."""
+def _tables_like(a, image, scale_factor, mode, align_corners):
+    """Return rows, down, columns, across where `a` is; on cuda also over_p, over_q."""
     _known(mode, align_corners)
-    scales = _scales(scale_factor)
+    options = image, _scales(scale_factor), mode, align_corners, a.dtype
+    return _tables(*options) if on_cpu(a) else _copied_tables(*options, a.simulated)
+
+
+def _tables(image, scales, mode, align_corners, dtype):
+    """Return rows, down, columns, across."""
     return tuple(
         table
-        for size, scale in zip(input_shape[2:], scales, strict=True)
+        for size, scale in zip(image, scales, strict=True)
         for table in _table(size, scale, mode, align_corners, dtype)
     )
+
+
+@lru_cache(64)  # a network asks for the same few, at every step
+def _copied_tables(image, scales, mode, align_corners, dtype, in_simulator):
+    """Return rows, down, columns, across, over_p, over_q, all on cuda."""
+    rows, down, columns, across = _tables(image, scales, mode, align_corners, dtype)
+    rows, columns = rows.astype(np.int32), columns.astype(np.int32)
+    tables = rows, down, columns, across, *map(_over, (rows, columns), image)
+    with simulated(in_simulator):
+        return tuple(to("cuda", table) for table in tables)
+
+
+def _over(pixels, size):
+    """Return first and past of the outputs that see each pixel of an axis: (2, size)."""
+    k = np.arange(size)
+    first, past = np.searchsorted(pixels[-1], k), np.searchsorted(pixels[0], k, "right")
+    return np.stack([first, past]).astype(np.int32)
 
 
 def upsample_forward(
@@ -153,10 +229,14 @@ def upsample_forward(
     """
     x = floats("x", x, "(N, C, H, W)")
     N, C, H, W = x.shape
-    tables = _tables(x.shape, scale_factor, mode, align_corners, x.dtype)
-    y = np.empty((N * C, tables[0].shape[1], tables[2].shape[1]), x.dtype)
-    fill(_y_cpu, N * C, y, x.reshape(N * C, H, W), *tables)
-    return y.reshape(N, C, *y.shape[1:])
+    tables = _tables_like(x, (H, W), scale_factor, mode, align_corners)
+    size = tables[0].shape[1], tables[2].shape[1]
+    y = empty((N, C, *size), x.dtype, x)
+    if on_cpu(x):
+        fill(_y_cpu, N * C, y.reshape(N * C, *size), x.reshape(N * C, H, W), *tables)
+    else:
+        launch(_y_cuda, y.size, y, x, *tables[:4])
+    return y
 
 
 def upsample_backward(
@@ -181,12 +261,15 @@ def upsample_backward(
     if len(input_shape) != 4:
         raise ValueError(f"input_shape is {input_shape}; it must be (N, C, H, W)")
     N, C, H, W = (integer("input_shape", size, 0) for size in input_shape)
-    tables = _tables(input_shape, scale_factor, mode, align_corners, dy.dtype)
+    tables = _tables_like(dy, (H, W), scale_factor, mode, align_corners)
     size = tables[0].shape[1], tables[2].shape[1]
     same_shape("dy", dy, (N, C, *size), "the shape of y for this input_shape")
-    dx = np.empty((N * C, H, W), dy.dtype)
-    fill(_dx_cpu, N * C, dx, dy.reshape(N * C, *size), *tables)
-    return dx.reshape(N, C, H, W)
+    dx = empty((N, C, H, W), dy.dtype, dy)
+    if on_cpu(dy):
+        fill(_dx_cpu, N * C, dx.reshape(N * C, H, W), dy.reshape(N * C, *size), *tables)
+    else:
+        launch(_dx_cuda, dx.size, dx, dy, *tables)
+    return dx
 
 
 class Upsample(Layer):

@@ -13,7 +13,8 @@ Shapes
     y, dy   (N, C, HO, WO)   float; HO = top + H + bottom, WO = left + W + right
 
 Edges: the gradient of the frame goes nowhere. Pixels are copied, NaN too, and nothing is
-computed, so there are no loops here. An empty batch gives an empty y.
+computed, so there are no loops here for the CPU, which NumPy serves well. An empty batch
+gives an empty y.
 
 Padding is what it is in every layer of the course: an int, (height, width) or
 ((top, bottom), (left, right)). PyTorch's nn.ZeroPad2d writes (left, right, top, bottom);
@@ -25,9 +26,30 @@ Source: as torch.nn.ZeroPad2d, but for the order of the sides.
 
 import numpy as np
 
-from course.device import Array, floats, same_shape
+from course import cuda
+from course.cuda import unravel
+from course.device import Array, empty, floats, launch, on_cpu, same_shape
 from course.layers.base import Layer
 from course.shapes import Pads, Pair, framed, integer, pads
+
+
+@cuda.jit
+def _y_cuda(y, x, top, left):
+    """Equation (1); a thread has pixels of y."""
+    H, W = x.shape[2:]
+    for k in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        n, c, i, j = unravel(k, y.shape)
+        p, q = i - top, j - left
+        inside = 0 <= p < H and 0 <= q < W
+        y[n, c, i, j] = x[n, c, p, q] if inside else x.dtype.type(0)
+
+
+@cuda.jit
+def _dx_cuda(dx, dy, top, left):
+    """Equation (2); a thread has pixels of dx."""
+    for k in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        n, c, p, q = unravel(k, dx.shape)
+        dx[n, c, p, q] = dy[n, c, p + top, q + left]
 
 
 def _frame(padding: int | Pair | Pads) -> Pads:
@@ -56,7 +78,13 @@ def zeropad2d_forward(x: Array, padding: int | Pair | Pads) -> Array:
     array([[0., 0., 0., 0.],
            [1., 1., 0., 0.]])
     """
-    return framed(floats("x", x, "(N, C, H, W)"), _frame(padding))
+    x, frame = floats("x", x, "(N, C, H, W)"), _frame(padding)
+    if on_cpu(x):
+        return framed(x, frame)
+    (N, C, H, W), ((top, bottom), (left, right)) = x.shape, frame
+    y = empty((N, C, top + H + bottom, left + W + right), x.dtype, x)
+    launch(_y_cuda, y.size, y, x, top, left)
+    return y
 
 
 def zeropad2d_backward(
@@ -77,6 +105,10 @@ def zeropad2d_backward(
     N, C, H, W = (integer("input_shape", size, 0) for size in input_shape)
     y_shape = N, C, top + H + bottom, left + W + right
     same_shape("dy", dy, y_shape, "the shape of y for this input_shape")
+    if not on_cpu(dy):
+        dx = empty((N, C, H, W), dy.dtype, dy)
+        launch(_dx_cuda, dx.size, dx, dy, top, left)
+        return dx
     return np.ascontiguousarray(dy[:, :, top : top + H, left : left + W])
 
 

@@ -18,18 +18,37 @@ Shapes
 
 Edges: exponents are at most 0, so that scores of +-1e4 neither overflow nor lose the
 loss. A yes or a no that weighs 0 counts nothing, even where its softplus is infinite. A
-NaN score gives a NaN loss.
+NaN score gives a NaN loss. On cuda t and an array pos_weight are not checked: they are
+taken as they are.
 
 Lecture: lectures/03_scores_to_loss.ipynb.  Symbols: GLOSSARY.md.
 Source: Cox, J. R. Stat. Soc. B 20 (1958); as torch.nn.BCEWithLogitsLoss.
 """
 
+import math
+from math import prod
+from typing import Any
+
 import numpy as np
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats, same_shape
+from course.cuda import CudaArray
+from course.cuda.reductions import warp_sum
+from course.device import (
+    Array,
+    empty,
+    empty_like,
+    fill,
+    floats,
+    full,
+    launch,
+    on_cpu,
+    same_device,
+    same_shape,
+)
 from course.engine.elementary import exp, larger, log1p
-from course.losses.base import mean, not_empty
+from course.losses.base import beside, mean, not_empty
 
 STEPS = 16  # exp and log1p take about as long as so many sums
 
@@ -56,6 +75,49 @@ def _dz_cpu(dz, loss, z, t, w, share, first, past):
         loss[n] = total
 
 
+@cuda.jit
+def _dz_cuda(dz, loss, z, t, w, share):
+    """Equation (2), and loss[n], a sample's part of equation (1).
+
+    A warp has samples, a thread has every 32nd score of them.
+    """
+    zero, one = z.dtype.type(0), z.dtype.type(1)
+    N, M = z.shape
+    lane = cuda.threadIdx.x % 32
+    for n in range(cuda.grid(1) // 32, N, cuda.gridsize(1) // 32):
+        total = zero
+        for k in range(lane, M, 32):
+            true = z.dtype.type(t[n, k])
+            yes, no = w[k] * true, one - true
+            e = math.exp(-abs(z[n, k]))
+            rest = math.log1p(e)
+            most, least = one / (one + e), e / (one + e)  # sigmoid of |z| and of -|z|
+            if no != zero:
+                total += no * ((zero if z[n, k] < zero else z[n, k]) + rest)
+            if yes != zero:
+                total += yes * ((-z[n, k] if z[n, k] < zero else zero) + rest)
+            up = most if z[n, k] >= zero else least  # sigmoid(z)
+            down = least if z[n, k] >= zero else most
+            dz[n, k] = (no * up - yes * down) * share
+        total = warp_sum(total)
+        if lane == 0:
+            loss[n] = total
+
+
+@cuda.jit
+def _w_cuda(w, pos_weight, sizes, steps):
+    """Equations (1) and (2), what a yes weighs for each score; a thread has elements.
+
+    `sizes` are those of a sample; `steps` say how far on pos_weight is read along each.
+    """
+    for k in range(cuda.grid(1), w.size, cuda.gridsize(1)):
+        rest, place = k, 0
+        for axis in range(len(sizes) - 1, -1, -1):
+            place += rest % sizes[axis] * steps[axis]
+            rest //= sizes[axis]
+        w[k] = pos_weight[place]
+
+
 def binary_cross_entropy_with_logits(
     z: Array, t: Array, pos_weight: float | Array | None = None
 ) -> tuple[float, Array]:
@@ -69,30 +131,51 @@ def binary_cross_entropy_with_logits(
     (0.693147, array([-0.25,  0.25]))
     """
     z = floats("z", z, "any")
-    t = np.asarray(t)
+    t = beside("t", t, z)
     if t.dtype.kind not in "buif":
         raise TypeError(f"t has dtype {t.dtype}; it holds 0 and 1, or probabilities")
     same_shape("t", t, z.shape, "the shape of z")
     if z.ndim == 0:
         raise ValueError("z has shape (); it must be (N, ...): z.reshape(1)")
     not_empty(z)
-    if not (t.min() >= 0 and t.max() <= 1):
+    if on_cpu(z) and not (t.min() >= 0 and t.max() <= 1):
         raise ValueError(f"t holds {t.min()} to {t.max()}; probabilities are from 0 to 1")
-    w = np.asarray(1 if pos_weight is None else pos_weight, z.dtype)
-    if not (np.isfinite(w) & (w >= 0)).all():
-        raise ValueError(f"pos_weight must not be negative, it is {pos_weight}")
+    w, N = _weights(pos_weight, z), len(z)
+    dz, loss = empty_like(z), empty(N, z.dtype, z)
+    rows, share = (N, -1), z.dtype.type(1 / z.size)
+    if on_cpu(z):
+        t = np.ascontiguousarray(t, z.dtype)
+    arrays = dz.reshape(rows), loss, z.reshape(rows), t.reshape(rows), w, share
+    if on_cpu(z):
+        fill(_dz_cpu, N, *arrays, steps=STEPS * z.size)
+    else:
+        launch(_dz_cuda, 32 * N, *arrays)
+    return mean(loss, z.size), dz
+
+
+def _weights(pos_weight: Any, z: Array) -> Array:
+    """Return what a yes weighs for each of the M scores of a sample, where z is."""
+    sample, M = z.shape[1:], prod(z.shape[1:])
+    if isinstance(pos_weight, CudaArray):
+        w = floats("pos_weight", pos_weight, "any", z)
+    else:
+        w = np.asarray(1 if pos_weight is None else pos_weight, z.dtype)
+        if w.ndim:  # a number goes anywhere
+            same_device("pos_weight", w, z)
+        if not (np.isfinite(w) & (w >= 0)).all():
+            raise ValueError(f"pos_weight must not be negative, it is {pos_weight}")
     try:
-        w = np.broadcast_to(w, z.shape[1:]).reshape(-1)
+        spread = np.broadcast_to(w if on_cpu(w) else np.empty(w.shape, np.int8), sample)
     except ValueError:
         raise ValueError(
-            f"pos_weight has shape {w.shape}; that does not fit a sample {z.shape[1:]}"
+            f"pos_weight has shape {w.shape}; that does not fit a sample {sample}"
         ) from None
-    t = np.ascontiguousarray(t, z.dtype)
-    dz, loss = np.empty_like(z), np.empty(len(z), z.dtype)
-    rows = len(z), -1
-    fill(
-        *(_dz_cpu, len(z), dz.reshape(rows), loss, z.reshape(rows), t.reshape(rows)),
-        *(np.ascontiguousarray(w), z.dtype.type(1 / z.size)),
-        steps=STEPS * z.size,
-    )
-    return mean(loss, z.size), dz
+    if on_cpu(z):
+        return np.ascontiguousarray(spread.reshape(-1))
+    if on_cpu(w):
+        return full(M, float(w), z.dtype, z)
+    if w.size == M:
+        return w.ravel()
+    wide = empty(M, z.dtype, z)
+    launch(_w_cuda, M, wide, w.ravel(), sample, spread.strides)  # in bytes, of one each
+    return wide

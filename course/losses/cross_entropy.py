@@ -27,21 +27,45 @@ Shapes
 
 Edges: subtracting the largest score leaves every exponent at most 0, so that scores of
 +-1e4 neither overflow nor lose the loss. A score of minus infinity is a probability of 0;
-it costs nothing where the target is 0. A NaN score gives a NaN loss.
+it costs nothing where the target is 0. A NaN score gives a NaN loss. On cuda values are
+not checked beforehand: a label that is no class makes its row NaN, and weights that add up
+to 0 make all rows so.
 
 Lecture: lectures/03_scores_to_loss.ipynb.  Symbols: GLOSSARY.md.
 Source: Bridle, Neurocomputing NATO ASI F68 (1990); label smoothing: Szegedy et al.,
 CVPR 2016, section 7; as torch.nn.CrossEntropyLoss.
 """
 
+import math
 from math import log
 
 import numpy as np
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats, number
+from course.cuda.reductions import block_for, block_sum, row_max, warp_sum
+from course.device import (
+    Array,
+    empty,
+    empty_like,
+    fill,
+    floats,
+    full,
+    launch,
+    number,
+    on_cpu,
+    same_shape,
+)
 from course.engine.elementary import exp, larger
-from course.losses.base import distributions, mean, not_empty, scores_and_labels
+from course.layers.log_softmax import log_softmax_forward
+from course.losses.base import (
+    beside,
+    class_of,
+    distributions,
+    mean,
+    not_empty,
+    scores_and_labels,
+)
 
 STEPS = 8  # exp takes about as long as so many sums
 
@@ -105,6 +129,86 @@ def _ds_cpu_weighted(ds, loss, logp, target, share, first, past):
         loss[n] = surprise
 
 
+@cuda.jit
+def _ds_cuda(ds, loss, s, t, share):
+    """Equation (3), and loss[n], a row's part of equation (2), as on the CPU.
+
+    A warp has rows, a thread has every 32nd class of them.
+    """
+    N, C = s.shape
+    lane = cuda.threadIdx.x % 32
+    for n in range(cuda.grid(1) // 32, N, cuda.gridsize(1) // 32):
+        right, wrong = class_of(t[n], s)
+        largest, total = row_max(s[n]) + wrong, s.dtype.type(0)
+        for k in range(lane, C, 32):
+            ds[n, k] = math.exp(s[n, k] - largest)
+            total += ds[n, k]
+        total = warp_sum(total)
+        scale = share / total
+        for k in range(lane, C, 32):
+            ds[n, k] *= scale
+            if k == right:
+                ds[n, k] -= share
+        if lane == 0:
+            loss[n] = math.log(total) - (s[n, right] - largest)
+
+
+@cuda.jit
+def _target_cuda(target, t, weight, e):
+    """Equation (4) for distributions; a thread has elements."""
+    N, C = target.shape
+    keep, rest = weight.dtype.type(1) - e, e / weight.dtype.type(C)
+    for j in range(cuda.grid(1), N * C, cuda.gridsize(1)):
+        n, k = j // C, j % C
+        target[n, k] = weight[k] * (keep * t[n, k] + rest)
+
+
+@cuda.jit
+def _target_cuda_labels(target, t, weight, e):
+    """Equation (4) for labels; a thread has elements."""
+    N, C = target.shape
+    keep, rest = weight.dtype.type(1) - e, e / weight.dtype.type(C)
+    for j in range(cuda.grid(1), N * C, cuda.gridsize(1)):
+        n, k = j // C, j % C
+        right, wrong = class_of(t[n], target)
+        target[n, k] = weight[k] * (keep + rest if k == right else rest) + wrong
+
+
+@cuda.jit
+def _Z_cuda(Z, t, weight):
+    """Equations (5) and (6), their Z; there is one block, a thread has some labels."""
+    scratch = cuda.shared.array(32, weight.dtype)
+    part = weight.dtype.type(0)
+    for n in range(cuda.threadIdx.x, t.size, cuda.blockDim.x):
+        if 0 <= t[n] < weight.size:
+            part += weight[t[n]]
+    part = block_sum(part, scratch)
+    if cuda.threadIdx.x == 0:
+        Z[0] = part
+
+
+@cuda.jit
+def _ds_cuda_weighted(ds, loss, logp, target, Z):
+    """Equation (6), and loss[n], a row's part of equation (5), divided by Z.
+
+    A warp has rows, a thread has every 32nd class of them.
+    """
+    zero, share = logp.dtype.type(0), logp.dtype.type(1) / Z[0]
+    N, C = logp.shape
+    lane = cuda.threadIdx.x % 32
+    for n in range(cuda.grid(1) // 32, N, cuda.gridsize(1) // 32):
+        total, surprise = zero, zero
+        for k in range(lane, C, 32):
+            total += target[n, k]
+            if target[n, k] != zero:
+                surprise -= target[n, k] * logp[n, k]
+        total, surprise = warp_sum(total), warp_sum(surprise)
+        for k in range(lane, C, 32):
+            ds[n, k] = (math.exp(logp[n, k]) * total - target[n, k]) * share
+        if lane == 0:
+            loss[n] = surprise * share
+
+
 def log_softmax(scores: Array) -> Array:
     """Return logp of equation (1), of shape (N, C): the log-probabilities, in nats.
 
@@ -114,6 +218,8 @@ def log_softmax(scores: Array) -> Array:
     array([[-1.386294, -0.287682]])
     """
     scores = floats("scores", scores, "(N, C)")
+    if not on_cpu(scores):
+        return log_softmax_forward(scores)
     logp = np.empty_like(scores)
     fill(_logp_cpu, len(scores), logp, scores, steps=STEPS * scores.size)
     return logp
@@ -136,13 +242,18 @@ def softmax_cross_entropy(
     >>> round(loss, 6), dscores[0]
     (1.386294, array([-0.375,  0.125,  0.125,  0.125]))
     """
-    labels = np.asarray(labels)
+    scores = floats("scores", scores, "(N, C)")
+    labels = beside("labels", labels, scores)
     if weight is not None or label_smoothing or labels.ndim == 2:
         return _weighted(scores, labels, weight, label_smoothing)
     scores, labels = scores_and_labels(scores, labels)
     N = len(scores)
-    dscores, loss = np.empty_like(scores), np.empty(N, scores.dtype)
-    fill(_ds_cpu, N, dscores, loss, scores, labels, steps=STEPS * scores.size)
+    dscores, loss = empty_like(scores), empty(N, scores.dtype, scores)
+    if on_cpu(scores):
+        fill(_ds_cpu, N, dscores, loss, scores, labels, steps=STEPS * scores.size)
+    else:
+        share = scores.dtype.type(1 / N)
+        launch(_ds_cuda, 32 * N, dscores, loss, scores, labels, share)
     return mean(loss, N), dscores
 
 
@@ -150,29 +261,34 @@ def _weighted(scores, labels, weight, label_smoothing) -> tuple[float, Array]:
     """Return the loss of equation (5) and its gradient of equation (6)."""
     target, Z = _target_and_sum(scores, labels, weight, label_smoothing)
     logp = log_softmax(scores)
-    dscores, loss = np.empty_like(logp), np.empty(len(logp), logp.dtype)
-    arrays, share = (dscores, loss, logp, target), logp.dtype.type(1 / Z)
+    dscores, loss = empty_like(logp), empty(len(logp), logp.dtype, logp)
+    arrays = dscores, loss, logp, target
+    if not on_cpu(logp):
+        launch(_ds_cuda_weighted, 32 * len(logp), *arrays, Z)
+        return mean(loss, 1), dscores
+    share = logp.dtype.type(1 / Z)
     fill(_ds_cpu_weighted, len(logp), *arrays, share, steps=STEPS * logp.size)
     return mean(loss, Z), dscores
 
 
-def _target_and_sum(scores, labels, weight, label_smoothing) -> tuple[Array, float]:
-    """Return the target of equation (4), and Z."""
-    scores = floats("scores", scores, "(N, C)")
+def _target_and_sum(scores, labels, weight, label_smoothing) -> tuple[Array, float | Array]:
+    """Return the target of equation (4), and Z: a number, or on cuda an array of one."""
     C, dtype = scores.shape[1], scores.dtype
-    labels = np.asarray(labels)
     if labels.ndim == 2 and labels.dtype.kind == "f":
         not_empty(scores)
-        t = distributions("labels", labels, scores.shape, dtype)
+        t = distributions("labels", labels, scores)
     else:
         scores, labels = scores_and_labels(scores, labels)
-        t = np.eye(C, dtype=dtype)[labels]
+        t = np.eye(C, dtype=dtype)[labels] if on_cpu(labels) else labels
     e = number("label_smoothing", label_smoothing)
     if not 0 <= e <= 1:
         raise ValueError(f"label_smoothing must be from 0 to 1, not {e}")
+    if weight is not None:
+        weight = floats("weight", weight, "(C,)", scores)
+    if not on_cpu(scores):
+        return _target_and_sum_there(scores, t, weight, dtype.type(e))
     target, Z = (1 - e) * t + dtype.type(e / C), float(len(t))
     if weight is not None:
-        weight = floats("weight", weight, "(C,)", dtype)
         if weight.shape != (C,) or not (np.isfinite(weight) & (weight >= 0)).all():
             raise ValueError(
                 f"weight must be {C} numbers that are not negative, one a class, not "
@@ -185,4 +301,19 @@ def _target_and_sum(scores, labels, weight, label_smoothing) -> tuple[Array, flo
                 raise ValueError(
                     "every label of the batch has the weight 0: no mean exists"
                 )
+    return target, Z
+
+
+def _target_and_sum_there(scores, t, weight, e) -> tuple[Array, Array]:
+    """Return the same on cuda; `weight` may be None, and `e` is a number of its dtype."""
+    N, C = scores.shape
+    target, Z = empty_like(scores), full(1, N, scores.dtype, scores)
+    if weight is None:
+        weight = full(C, 1, scores.dtype, scores)
+    else:
+        same_shape("weight", weight, (C,), "one weight for each class")
+        if t.ndim == 1:
+            _Z_cuda[1, block_for(N)](Z, t, weight)
+    loops = _target_cuda_labels if t.ndim == 1 else _target_cuda
+    launch(loops, N * C, target, t, weight, e)
     return target, Z

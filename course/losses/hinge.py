@@ -15,18 +15,18 @@ Shapes
     loss    a number, the mean over the batch
 
 Edges: a class that leads by exactly the margin costs nothing and has no gradient. A NaN
-score gives a NaN loss.
+score gives a NaN loss. So does, on cuda, a label that is no class.
 
 Lecture: lectures/03_scores_to_loss.ipynb.  Symbols: GLOSSARY.md.
 Source: Weston & Watkins, ESANN 1999; summed over the classes as in CS231n.
 torch.nn.MultiMarginLoss divides by C besides.
 """
 
-import numpy as np
-
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, number
-from course.losses.base import mean, scores_and_labels
+from course.cuda.reductions import warp_sum
+from course.device import Array, empty, empty_like, fill, launch, number, on_cpu
+from course.losses.base import class_of, mean, scores_and_labels
 
 
 @compiled
@@ -47,6 +47,32 @@ def _ds_cpu(ds, loss, s, t, margin, share, first, past):
         loss[n] = total
 
 
+@cuda.jit
+def _ds_cuda(ds, loss, s, t, margin, share):
+    """Equation (2), and loss[n], a row's part of equation (1).
+
+    A warp has rows, a thread has every 32nd class of them.
+    """
+    zero = s.dtype.type(0)
+    N, C = s.shape
+    lane = cuda.threadIdx.x % 32
+    for n in range(cuda.grid(1) // 32, N, cuda.gridsize(1) // 32):
+        right, wrong = class_of(t[n], s)
+        total, wins = zero, zero
+        for k in range(lane, C, 32):
+            above = s[n, k] - s[n, right] + margin
+            idle = above <= zero or k == right
+            total += zero if idle else above
+            win = zero if idle else share
+            wins += win
+            ds[n, k] = win + wrong
+        total, wins = warp_sum(total), warp_sum(wins)
+        if lane == right % 32:
+            ds[n, right] = wrong - wins
+        if lane == 0:
+            loss[n] = total + wrong
+
+
 def multiclass_hinge(
     scores: Array, labels: Array, margin: float = 1.0
 ) -> tuple[float, Array]:
@@ -62,7 +88,11 @@ def multiclass_hinge(
     scores, labels = scores_and_labels(scores, labels)
     if (margin := number("margin", margin)) < 0:
         raise ValueError(f"margin must not be negative, it is {margin}")
-    dscores, loss = np.empty_like(scores), np.empty(len(scores), scores.dtype)
-    margin, share = map(scores.dtype.type, (margin, 1 / len(scores)))
-    fill(_ds_cpu, len(scores), dscores, loss, scores, labels, margin, share)
+    N = len(scores)
+    dscores, loss = empty_like(scores), empty(N, scores.dtype, scores)
+    margin, share = map(scores.dtype.type, (margin, 1 / N))
+    if on_cpu(scores):
+        fill(_ds_cpu, N, dscores, loss, scores, labels, margin, share)
+    else:
+        launch(_ds_cuda, 32 * N, dscores, loss, scores, labels, margin, share)
     return mean(loss, len(loss)), dscores

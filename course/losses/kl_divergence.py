@@ -12,19 +12,20 @@ Shapes
     loss          a number in nats, the mean over the batch
 
 Edges: where p is 0 nothing is lost, whatever q is. Where q alone is 0 the loss is
-infinite. A NaN gives a NaN loss.
+infinite. A NaN gives a NaN loss. On cuda p is not checked: it is taken as it is.
 
 Lecture: lectures/03_scores_to_loss.ipynb.  Symbols: GLOSSARY.md.
 Source: Kullback & Leibler, Ann. Math. Stat. 22 (1951); as torch.nn.KLDivLoss with
 reduction="batchmean", logarithms first.
 """
 
+import math
 from math import log
 
-import numpy as np
-
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats
+from course.cuda.reductions import warp_sum
+from course.device import Array, empty, empty_like, fill, floats, launch, on_cpu
 from course.losses.base import distributions, mean, not_empty
 
 STEPS = 8  # log takes about as long as so many sums
@@ -43,6 +44,25 @@ def _dlogq_cpu(dlogq, loss, logq, p, share, first, past):
         loss[n] = total
 
 
+@cuda.jit
+def _dlogq_cuda(dlogq, loss, logq, p, share):
+    """Equation (2), and loss[n], a row's part of equation (1).
+
+    A warp has rows, a thread has every 32nd class of them.
+    """
+    N, C = logq.shape
+    lane = cuda.threadIdx.x % 32
+    for n in range(cuda.grid(1) // 32, N, cuda.gridsize(1) // 32):
+        total = logq.dtype.type(0)
+        for k in range(lane, C, 32):
+            if p[n, k] != 0:
+                total += p[n, k] * (math.log(p[n, k]) - logq[n, k])
+            dlogq[n, k] = -p[n, k] * share
+        total = warp_sum(total)
+        if lane == 0:
+            loss[n] = total
+
+
 def kl_divergence(logq: Array, p: Array) -> tuple[float, Array]:
     """Return the loss of equation (1) and its gradient dlogq of equation (2).
 
@@ -55,8 +75,11 @@ def kl_divergence(logq: Array, p: Array) -> tuple[float, Array]:
     """
     logq = floats("logq", logq, "(N, C)")
     not_empty(logq)
-    p = distributions("p", p, logq.shape, logq.dtype)
-    dlogq, loss = np.empty_like(logq), np.empty(len(logq), logq.dtype)
-    arrays, share = (dlogq, loss, logq, p), logq.dtype.type(1 / len(logq))
-    fill(_dlogq_cpu, len(logq), *arrays, share, steps=STEPS * logq.size)
+    p, N = distributions("p", p, logq), len(logq)
+    dlogq, loss = empty_like(logq), empty(N, logq.dtype, logq)
+    arrays, share = (dlogq, loss, logq, p), logq.dtype.type(1 / N)
+    if on_cpu(logq):
+        fill(_dlogq_cpu, N, *arrays, share, steps=STEPS * logq.size)
+    else:
+        launch(_dlogq_cuda, 32 * N, *arrays, share)
     return mean(loss, len(loss)), dlogq

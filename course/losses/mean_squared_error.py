@@ -18,10 +18,10 @@ Lecture: lectures/05_learning_as_search.ipynb.  Symbols: GLOSSARY.md.
 Source: Widrow & Hoff, IRE WESCON (1960); as torch.nn.MSELoss.
 """
 
-import numpy as np
-
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill, floats, same_shape
+from course.cuda.reductions import warp_sum
+from course.device import Array, empty, empty_like, fill, floats, launch, on_cpu, same_shape
 from course.losses.base import mean, not_empty
 
 
@@ -36,6 +36,25 @@ def _dy_cpu(dy, loss, y, t, share, first, past):
             total += gap * gap
             dy[n, k] = gap * share
         loss[n] = total
+
+
+@cuda.jit
+def _dy_cuda(dy, loss, y, t, share):
+    """Equation (2), and loss[n], a sample's part of equation (1).
+
+    A warp has samples, a thread has every 32nd output of them.
+    """
+    N, M = y.shape
+    lane = cuda.threadIdx.x % 32
+    for n in range(cuda.grid(1) // 32, N, cuda.gridsize(1) // 32):
+        total = y.dtype.type(0)
+        for k in range(lane, M, 32):
+            gap = y[n, k] - t[n, k]
+            total += gap * gap
+            dy[n, k] = gap * share
+        total = warp_sum(total)
+        if lane == 0:
+            loss[n] = total
 
 
 def mean_squared_error(y: Array, t: Array) -> tuple[float, Array]:
@@ -54,8 +73,12 @@ def mean_squared_error(y: Array, t: Array) -> tuple[float, Array]:
     if y.ndim == 0:
         raise ValueError("y has shape (); it must be (N, ...): y.reshape(1)")
     not_empty(y)
-    dy, loss = np.empty_like(y), np.empty(len(y), y.dtype)
-    rows, share = (len(y), -1), y.dtype.type(2 / y.size)
+    N = len(y)
+    dy, loss = empty_like(y), empty(N, y.dtype, y)
+    rows, share = (N, -1), y.dtype.type(2 / y.size)
     arrays = dy.reshape(rows), loss, y.reshape(rows), t.reshape(rows)
-    fill(_dy_cpu, len(y), *arrays, share)
+    if on_cpu(y):
+        fill(_dy_cpu, N, *arrays, share)
+    else:
+        launch(_dy_cuda, 32 * N, *arrays, share)
     return mean(loss, y.size), dy

@@ -14,8 +14,8 @@ Shapes
     loss    a number, the mean over the batch
 
 Edges: of equal scores the first is the largest, so that a network whose weights are all
-zero learns. A NaN score gives a NaN loss. The two-class form max(0, -y*z), y = +-1, is
-this one with the scores (-z/2, z/2).
+zero learns. A NaN score gives a NaN loss; so does, on cuda, a label that is no class. The
+two-class form max(0, -y*z), y = +-1, is this one with the scores (-z/2, z/2).
 
 Lecture: lectures/04_history.ipynb.  Symbols: GLOSSARY.md.
 Source: Rosenblatt, Psychological Review 65 (1958); for classes: Collins, EMNLP 2002.
@@ -23,9 +23,11 @@ Source: Rosenblatt, Psychological Review 65 (1958); for classes: Collins, EMNLP 
 
 import numpy as np
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill
-from course.losses.base import mean, scores_and_labels
+from course.cuda.reductions import row_max, warp_max
+from course.device import Array, empty, empty_like, fill, launch, on_cpu
+from course.losses.base import class_of, mean, scores_and_labels
 
 
 @compiled
@@ -46,6 +48,29 @@ def _ds_cpu(ds, loss, s, t, share, first, past):
         loss[n] = s[n, best] - s[n, t[n]]
 
 
+@cuda.jit
+def _ds_cuda(ds, loss, s, t, share):
+    """Equation (2), and loss[n], a row's part of equation (1).
+
+    A warp has rows, a thread has every 32nd class of them.
+    """
+    zero = s.dtype.type(0)
+    N, C = s.shape
+    lane = cuda.threadIdx.x % 32
+    for n in range(cuda.grid(1) // 32, N, cuda.gridsize(1) // 32):
+        right, wrong = class_of(t[n], s)
+        largest, best = row_max(s[n]), C
+        for k in range(lane, C, 32):
+            if best == C and (s[n, k] == largest or s[n, k] != s[n, k]):
+                best = k
+        best = -warp_max(-best)  # the first of those that the lanes have found
+        for k in range(lane, C, 32):
+            up, down = share if k == best else zero, share if k == right else zero
+            ds[n, k] = up - down + wrong
+        if lane == 0:
+            loss[n] = s[n, best] - s[n, right] + wrong
+
+
 def perceptron_loss(scores: Array, labels: Array) -> tuple[float, Array]:
     """Return the loss of equation (1) and its gradient dscores of equation (2).
 
@@ -56,7 +81,11 @@ def perceptron_loss(scores: Array, labels: Array) -> tuple[float, Array]:
     (2.0, array([[-1.,  1.,  0.]]))
     """
     scores, labels = scores_and_labels(scores, labels)
-    dscores, loss = np.empty_like(scores), np.empty(len(scores), scores.dtype)
-    share = scores.dtype.type(1 / len(scores))
-    fill(_ds_cpu, len(scores), dscores, loss, scores, labels, share)
+    N = len(scores)
+    dscores, loss = empty_like(scores), empty(N, scores.dtype, scores)
+    share = scores.dtype.type(1 / N)
+    if on_cpu(scores):
+        fill(_ds_cpu, N, dscores, loss, scores, labels, share)
+    else:
+        launch(_ds_cuda, 32 * N, dscores, loss, scores, labels, share)
     return mean(loss, len(loss)), dscores

@@ -358,7 +358,7 @@ def _group_norm(out: _Writer, name: str, layer: Any, x: str) -> str:
 
 
 def _layer_norm(out: _Writer, name: str, layer: LayerNorm, x: str) -> str:
-    shape = layer.weight.shape
+    shape = layer.shape
     return out.node(
         "LayerNormalization",
         [x, *_affine(out, name, layer, shape)],

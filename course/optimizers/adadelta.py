@@ -16,10 +16,12 @@ Lecture: lectures/05_learning_as_search.ipynb.  Symbols: GLOSSARY.md.
 Source: Zeiler, arXiv 1212.5701 (2012); as torch.optim.Adadelta.
 """
 
+import math
 from math import sqrt
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill
+from course.device import Array, fill, launch, on_cpu
 from course.optimizers.base import Optimizer, below_one, positive
 
 
@@ -34,6 +36,17 @@ def _w_cpu(w, v, moved, dw, learning_rate, rho, eps, weight_decay, first, past):
         g = dw[k] + decay * w[k]
         v[k] = rho * v[k] + rest * g * g
         d = sqrt(moved[k] + eps) / sqrt(v[k] + eps) * g
+        moved[k] = rho * moved[k] + rest * d * d
+        w[k] -= rate * d
+
+
+@cuda.jit
+def _w_cuda(w, v, moved, dw, rate, rho, rest, eps, decay):
+    """Equations (1) to (5), in place; a thread has elements."""
+    for k in range(cuda.grid(1), w.size, cuda.gridsize(1)):
+        g = dw[k] + decay * w[k]
+        v[k] = rho * v[k] + rest * g * g
+        d = math.sqrt(moved[k] + eps) / math.sqrt(v[k] + eps) * g
         moved[k] = rho * moved[k] + rest * d * d
         w[k] -= rate * d
 
@@ -65,5 +78,9 @@ class Adadelta(Optimizer):
     def _change(
         self, dw: Array, rate: float, decay: float, step: int, w: Array, *kept: Array
     ) -> None:
-        rates = rate, self.rho, self.eps, decay
-        fill(_w_cpu, w.size, w, *kept, dw, *rates, steps=8 * w.size)
+        if on_cpu(w):
+            rates = rate, self.rho, self.eps, decay
+            fill(_w_cpu, w.size, w, *kept, dw, *rates, steps=8 * w.size)
+        else:
+            rates = map(w.dtype.type, (rate, self.rho, 1 - self.rho, self.eps, decay))
+            launch(_w_cuda, w.size, w, *kept, dw, *rates)

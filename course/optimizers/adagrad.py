@@ -14,10 +14,12 @@ Lecture: lectures/05_learning_as_search.ipynb.  Symbols: GLOSSARY.md.
 Source: Duchi, Hazan & Singer, JMLR 12 (2011); as torch.optim.Adagrad.
 """
 
+import math
 from math import sqrt
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill
+from course.device import Array, fill, launch, on_cpu
 from course.optimizers.base import Optimizer, not_negative, positive
 
 
@@ -31,6 +33,15 @@ def _w_cpu(w, v, dw, rate, eps, weight_decay, first, past):
         g = dw[k] + decay * w[k]
         v[k] += g * g
         w[k] -= rate * g / (sqrt(v[k]) + eps)
+
+
+@cuda.jit
+def _w_cuda(w, v, dw, rate, eps, decay):
+    """Equations (1) to (3), in place; a thread has elements."""
+    for k in range(cuda.grid(1), w.size, cuda.gridsize(1)):
+        g = dw[k] + decay * w[k]
+        v[k] += g * g
+        w[k] -= rate * g / (math.sqrt(v[k]) + eps)
 
 
 class Adagrad(Optimizer):
@@ -61,4 +72,8 @@ class Adagrad(Optimizer):
         self, dw: Array, rate: float, decay: float, step: int, w: Array, *kept: Array
     ) -> None:
         rate /= 1 + (step - 1) * self.lr_decay
-        fill(_w_cpu, w.size, w, *kept, dw, rate, self.eps, decay, steps=8 * w.size)
+        rates = rate, self.eps, decay
+        if on_cpu(w):
+            fill(_w_cpu, w.size, w, *kept, dw, *rates, steps=8 * w.size)
+        else:
+            launch(_w_cuda, w.size, w, *kept, dw, *map(w.dtype.type, rates))

@@ -18,12 +18,14 @@ Source: Kingma & Ba, ICLR 2015, as torch.optim.Adam; Loshchilov & Hutter, ICLR 2
 torch.optim.AdamW.
 """
 
+import math
 from math import sqrt
 
 import numpy as np
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill
+from course.device import Array, fill, launch, on_cpu
 from course.optimizers.base import Optimizer, positive
 
 
@@ -65,6 +67,19 @@ def _w_cpu(
         w[k] = shrink * w[k] - rate * m[k] / (root * sqrt(v[k]) + eps)
 
 
+@cuda.jit
+def _w_cuda(w, m, v, dw, rate, root, beta1, rest1, beta2, rest2, eps, decay, shrink):
+    """Equations (1) to (4), in place; a thread has elements.
+
+    rate is learning_rate / (1 - beta1^step), and root is 1 / sqrt(1 - beta2^step).
+    """
+    for k in range(cuda.grid(1), w.size, cuda.gridsize(1)):
+        g = dw[k] + decay * w[k]
+        m[k] = beta1 * m[k] + rest1 * g
+        v[k] = beta2 * v[k] + rest2 * g * g
+        w[k] = shrink * w[k] - rate * m[k] / (root * math.sqrt(v[k]) + eps)
+
+
 class Adam(Optimizer):
     """Adam: steps that adapt to how large each gradient has been, with L2 weight decay.
 
@@ -96,8 +111,14 @@ class Adam(Optimizer):
         self, dw: Array, rate: float, decay: float, step: int, w: Array, *kept: Array
     ) -> None:
         decay, shrink = (0.0, 1 - rate * decay) if self._apart else (decay, 1.0)
-        rates = rate, *self.betas, self.eps, decay, shrink, float(step)
-        fill(_w_cpu, w.size, w, *kept, dw, *rates, steps=8 * w.size)
+        beta1, beta2 = self.betas
+        if on_cpu(w):
+            rates = rate, beta1, beta2, self.eps, decay, shrink, float(step)
+            fill(_w_cpu, w.size, w, *kept, dw, *rates, steps=8 * w.size)
+        else:
+            rates = rate / (1 - beta1**step), 1 / sqrt(1 - beta2**step)
+            rates += beta1, 1 - beta1, beta2, 1 - beta2, self.eps, decay, shrink
+            launch(_w_cuda, w.size, w, *kept, dw, *map(w.dtype.type, rates))
 
 
 class AdamW(Adam):

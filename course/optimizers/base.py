@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from course.device import Array, number
+from course.device import Array, device_of, full, host, number, on_cpu, same_device, to
 from course.layers.base import Layer
 
 OTHER = "is of another network"
@@ -27,14 +27,15 @@ class Optimizer:
     def __init__(self, learning_rate: float, weight_decay: float):
         self.learning_rate = positive("learning_rate", learning_rate)
         self.weight_decay = not_negative("weight_decay", weight_decay)
-        self._memory: dict[tuple, list] = {}  # (0, "weight") -> step, flat parameter, *kept
+        self._memory: dict[tuple, list] = {}  # (0, "weight") -> step, parameter, *kept
         self._loaded = False
 
     def step(self, layers: Iterable[Layer]) -> None:
         """Change every parameter of the layers by its gradient, in place.
 
         Raises RuntimeError if a gradient is not there, and ValueError if a gradient or what
-        is remembered does not fit its parameter. Then nothing has changed.
+        is remembered does not fit its parameter, and TypeError if a gradient is on another
+        device. Then nothing has changed.
         """
         if not 0 <= self.learning_rate < np.inf:
             raise ValueError(f"learning_rate cannot become {self.learning_rate}")
@@ -53,8 +54,10 @@ class Optimizer:
                         f"the gradient of {position}.{name} is {dw.shape} {dw.dtype}, "
                         f"but the parameter is {w.shape} {w.dtype}"
                     )
+                if on_cpu(dw) != on_cpu(w):
+                    same_device(f"the gradient of {position}.{name}", dw, w)
                 memory = self._memory.get((position, name))
-                if memory is None or memory[1].base is not w:
+                if memory is None or memory[1] is not w:
                     memory = self._meet(position, name, w)
                 decay = 0.0 if name in layer.undecayed else self.weight_decay
                 found.append((dw, decay, memory))
@@ -63,17 +66,18 @@ class Optimizer:
         self._loaded = False
         for dw, decay, memory in found:
             memory[0] += 1
-            self._change(dw.ravel(), rate, decay, *memory)
+            step, w, *kept = memory
+            self._change(dw.ravel(), rate, decay, step, w.ravel(), *kept)
 
     def _meet(self, position: int, name: str, w: Array) -> list:
         """Return the memory of a parameter that is new, or another array than before."""
-        if not w.flags.c_contiguous:
+        if on_cpu(w) and not w.flags.c_contiguous:
             raise ValueError(f"{position}.{name} must be in row-major order to be changed")
         if (position, name) not in self._memory:
             if self._loaded:
                 raise ValueError(f"what was loaded {OTHER}, without {position}.{name}")
-            kept = (np.zeros(w.size, w.dtype) for _ in self._kept)
-            self._memory[position, name] = [0, w.ravel(), *kept]
+            kept = (full(w.size, 0, w.dtype, like=w) for _ in self._kept)
+            self._memory[position, name] = [0, w, *kept]
         memory = self._memory[position, name]
         for a in memory[2:]:
             if a.size != w.size or a.dtype != w.dtype:
@@ -81,7 +85,7 @@ class Optimizer:
                     f"what is remembered of {position}.{name} {OTHER}: {a.size} numbers in "
                     f"{a.dtype}, but the parameter is {w.shape} {w.dtype}"
                 )
-        memory[1] = w.ravel()
+        memory[1:] = [w, *(to(device_of(w), a) for a in memory[2:])]
         return memory
 
     def _change(
@@ -95,13 +99,14 @@ class Optimizer:
 
         The settings stand under names such as "SGD.momentum". What is remembered of a
         parameter stands under its layer's position and its name: "0.weight.m", flat
-        arrays and no copies; and "0.weight.step", how many steps it has made. Everything
-        is a number, a tuple of numbers or an array: `np.asarray` of it can be saved.
+        arrays, copies only of those on cuda; and "0.weight.step", how many steps it has
+        made. Everything is a number, a tuple of numbers or an array on the CPU:
+        `np.asarray` of it can be saved.
         """
         kind, names = type(self).__name__, ("step", *self._kept)
         state = {f"{kind}.{name}": getattr(self, name) for name in self._settings()}
         for (position, owned), (step, _, *kept) in self._memory.items():
-            for name, a in zip(names, (step, *kept), strict=True):
+            for name, a in zip(names, (step, *map(host, kept)), strict=True):
                 state[f"{position}.{owned}.{name}"] = a
         return state
 

@@ -16,10 +16,12 @@ Source: Tieleman & Hinton, "Neural Networks for Machine Learning", lecture 6.5 (
 centered: Graves, arXiv 1308.0850 (2013); as torch.optim.RMSprop.
 """
 
+import math
 from math import sqrt
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill
+from course.device import Array, fill, launch, on_cpu
 from course.optimizers.base import Optimizer, below_one, positive
 
 
@@ -40,6 +42,19 @@ def _w_cpu(
         mean[k] = alpha * mean[k] + rest * g
         spread = max(v[k] - mean[k] * mean[k], zero) if centered else v[k]
         m[k] = inertia * m[k] + g / (sqrt(spread) + eps)
+        w[k] -= rate * m[k]
+
+
+@cuda.jit
+def _w_cuda(w, v, mean, m, dw, rate, alpha, rest, eps, inertia, decay, centered):
+    """Equations (1) to (5), in place; a thread has elements."""
+    zero = w.dtype.type(0)
+    for k in range(cuda.grid(1), w.size, cuda.gridsize(1)):
+        g = dw[k] + decay * w[k]
+        v[k] = alpha * v[k] + rest * g * g
+        mean[k] = alpha * mean[k] + rest * g
+        spread = max(v[k] - mean[k] * mean[k], zero) if centered else v[k]
+        m[k] = inertia * m[k] + g / (math.sqrt(spread) + eps)
         w[k] -= rate * m[k]
 
 
@@ -74,5 +89,10 @@ class RMSprop(Optimizer):
     def _change(
         self, dw: Array, rate: float, decay: float, step: int, w: Array, *kept: Array
     ) -> None:
-        rates = rate, self.alpha, self.eps, self.momentum, self.centered, decay
-        fill(_w_cpu, w.size, w, *kept, dw, *rates, steps=8 * w.size)
+        if on_cpu(w):
+            rates = rate, self.alpha, self.eps, self.momentum, self.centered, decay
+            fill(_w_cpu, w.size, w, *kept, dw, *rates, steps=8 * w.size)
+        else:
+            rates = rate, self.alpha, 1 - self.alpha, self.eps, self.momentum, decay
+            rates = map(w.dtype.type, rates)
+            launch(_w_cuda, w.size, w, *kept, dw, *rates, self.centered)

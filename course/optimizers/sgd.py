@@ -19,8 +19,9 @@ Nesterov, Soviet Math. Dokl. 27 (1983), in the form of Sutskever et al., ICML 20
 torch.optim.SGD.
 """
 
+from course import cuda
 from course.compiled import compiled
-from course.device import Array, fill
+from course.device import Array, fill, launch, on_cpu
 from course.optimizers.base import Optimizer, below_one
 
 
@@ -34,6 +35,15 @@ def _w_cpu(w, m, dw, learning_rate, momentum, nesterov, weight_decay, first, pas
     rate, inertia, decay = real(learning_rate), real(momentum), real(weight_decay)
     w, m, dw = w[first:past], m[first:past], dw[first:past]
     for k in range(w.size):
+        g = dw[k] + decay * w[k]
+        m[k] = inertia * m[k] + g
+        w[k] -= rate * (g + inertia * m[k] if nesterov else m[k])
+
+
+@cuda.jit
+def _w_cuda(w, m, dw, rate, inertia, decay, nesterov):
+    """Equations (1) to (4), in place; a thread has elements."""
+    for k in range(cuda.grid(1), w.size, cuda.gridsize(1)):
         g = dw[k] + decay * w[k]
         m[k] = inertia * m[k] + g
         w[k] -= rate * (g + inertia * m[k] if nesterov else m[k])
@@ -69,5 +79,9 @@ class SGD(Optimizer):
     def _change(
         self, dw: Array, rate: float, decay: float, step: int, w: Array, *kept: Array
     ) -> None:
-        rates = rate, self.momentum, self.nesterov, decay
-        fill(_w_cpu, w.size, w, *kept, dw, *rates, steps=3 * w.size)
+        if on_cpu(w):
+            rates = rate, self.momentum, self.nesterov, decay
+            fill(_w_cpu, w.size, w, *kept, dw, *rates, steps=3 * w.size)
+        else:
+            rates = map(w.dtype.type, (rate, self.momentum, decay))
+            launch(_w_cuda, w.size, w, *kept, dw, *rates, self.nesterov)
