@@ -5,6 +5,9 @@ far slower than the sums. Here an image goes through all three while it is in th
 sums of the convolution are cut at zero before they are written, and pooled before they are
 forgotten. The numbers are those of the three layers one by one, bit for bit, and afterwards
 each of them can go backward alone.
+
+On a GPU the engine cuts the sums at zero, and the max-pool runs alone. What the engine
+leaves to the plain kernels, the layers do one by one.
 """
 
 import numpy as np

@@ -10,11 +10,14 @@ course bench roof       what the machine can do at most
 course bench memory     peak memory of a training step
 course bench start      from the start of a process to the first result
 course bench all        all of these
+
+course bench gemm conv layers steps roof --device cuda     the same kinds on a GPU
 """
 
 import argparse
 import re
 import shlex
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +36,7 @@ def add_parsers(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     verb.add_argument("what", nargs="+", choices=[*WHAT, "all"])
+    verb.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     verb.add_argument(
         "--threads", type=int, nargs="+", help="default: 1, and 2 if there are"
     )
@@ -48,6 +52,8 @@ def add_parsers(subparsers: Any) -> None:
 
 def run(chosen: argparse.Namespace) -> int:
     """Measure, print a line for each case, and write the report if it is asked for."""
+    if chosen.device == "cuda":
+        return on_cuda(chosen)
     from course.bench.bars import verdicts
     from course.bench.report import line, machine, write
 
@@ -64,6 +70,33 @@ def run(chosen: argparse.Namespace) -> int:
     if chosen.out:
         command = shlex.join(["bench", *chosen.what, *(["--compile"] * chosen.compile)])
         for path in write(chosen.out, command, about, found):
+            print(f"written: {path}")
+    return 0
+
+
+def on_cuda(chosen: argparse.Namespace) -> int:
+    """Measure on a GPU, print a line for each case, and write the report if asked."""
+    from course.bench import cuda
+    from course.bench.report import line
+    from course.cuda import native
+
+    wanted = set(cuda.SUITES) if "all" in chosen.what else set(chosen.what)
+    why = native.why_not()
+    for unknown in sorted(wanted - set(cuda.SUITES)):
+        why = f"no {unknown} on cuda; there are {', '.join(cuda.SUITES)}"
+    if why:
+        print(f"course bench: {why}", file=sys.stderr)
+        return 2
+    about = cuda.about()
+    print(", ".join(f"{name} {value}" for name, value in about.items()))
+    found = []
+    rounds = 1 if chosen.quick else chosen.rounds
+    for row in cuda.rows(wanted, re.compile(chosen.only).search, rounds):
+        print(line(row), flush=True)
+        found.append(row)
+    if chosen.out:
+        command = shlex.join(["bench", *chosen.what, "--device", "cuda"])
+        for path in cuda.write(chosen.out, command, about, found):
             print(f"written: {path}")
     return 0
 

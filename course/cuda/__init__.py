@@ -182,12 +182,14 @@ class Kernel(Code):
     ----------
     launched : the types with which the simulator has run it, as ("float32[2]", "int64"),
         and how many threads a block had, at most
+    runs : how often the simulator has run it
     """
 
     def __init__(self, function: Callable, options: dict[str, Any], variant: str = ""):
         super().__init__(function, options)
         self.name += f"[{variant}]" if variant else ""
         self.launched: dict[tuple[str, ...], int] = {}
+        self.runs = 0
         KERNELS[self.name] = self
 
     def __getitem__(self, configuration: tuple) -> Callable:

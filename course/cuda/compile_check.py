@@ -28,11 +28,12 @@ from importlib import import_module, metadata
 from pathlib import Path
 from typing import Any
 
-from course.cuda import KERNELS, THREADS, native
+from course.cuda import KERNELS, THREADS, Kernel, native
 
 ARCHITECTURES = 75, 80, 90  # Turing (T4), Ampere (A100), Hopper (H100)
 INSTALL = "python3 run.py python -m pip install --require-hashes -r requirements-cuda.lock"
 WARP, REGISTERS = 32, 65536  # threads; of a multiprocessor, 256 of them at a time
+HOT = 64  # multiply-adds in the text of a kernel whose hottest loop is looked at
 LIMITS = {  # of a multiprocessor: threads, blocks, shared bytes, those that a block costs
     75: (1024, 16, 64 << 10, 0),
     80: (2048, 32, 164 << 10, 1 << 10),
@@ -101,8 +102,8 @@ class Compiled:
     needs : an architecture, if the kernel uses what only that one and newer ones have
     registers, spills, shared : of a thread; bytes; bytes of a block
     doubles : how many instructions compute in float64
-    loop : which instructions the loop with the most arithmetic has, and how often; only
-        for the newest architecture
+    loop : which instructions the loop with the most arithmetic has, and how often; for
+        the newest architecture, and kernels with much arithmetic
     """
 
     name: str
@@ -147,29 +148,31 @@ def spelled(name: str) -> str:
     return f"{kind}[{':, ' * (int(axes) - 1)}::1]" if axes else kind
 
 
-def check(kernels: Iterable[Any]) -> list[Compiled]:
-    """Compile kernels for all architectures, for all types with which they were launched.
+Launch = tuple[Kernel, tuple[str, ...], int]  # the types, and how many threads in a block
+
+
+def check(launches: Iterable[Launch]) -> list[Compiled]:
+    """Compile each kernel for the types of each of its launches, for all architectures.
 
     The front end, which is Python, has this thread; libNVVM and ptxas have two others.
     """
     found: list[Any] = []
     with ThreadPoolExecutor(2) as pool, tempfile.TemporaryDirectory() as folder:
-        for kernel in kernels:
-            for types, threads in kernel.launched.items():
-                start = partial(Compiled, kernel.name, types, threads=threads)
-                try:
-                    code = native.intermediate(kernel, ", ".join(map(spelled, types)))
-                except Exception as error:  # Numba has many kinds
-                    found += [start(k, error=f"{error}") for k in ARCHITECTURES]
-                    continue
-                for k in ARCHITECTURES:
-                    place = Path(folder) / f"{len(found)}.ptx"
-                    found.append(pool.submit(_assemble, start, k, code, kernel, place))
+        for kernel, types, threads in launches:
+            start = partial(Compiled, kernel.name, types, threads=threads)
+            try:
+                code = native.intermediate(kernel, ", ".join(map(spelled, types)))
+            except Exception as error:  # Numba has many kinds
+                found += [start(k, error=f"{error}") for k in ARCHITECTURES]
+                continue
+            for k in ARCHITECTURES:
+                place = Path(folder) / f"{len(found)}.ptx"
+                found.append(pool.submit(_assemble, start, k, code, kernel, place))
         return [one if isinstance(one, Compiled) else one.result() for one in found]
 
 
 def _assemble(
-    start: Callable, architecture: int, code: list[str], kernel: Any, place: Path
+    start: Callable, architecture: int, code: list[str], kernel: Kernel, place: Path
 ) -> Compiled:
     """Make machine code for one architecture, and read what ptxas says of it."""
     _, _, ptxas, nvdisasm = tools()
@@ -189,7 +192,8 @@ def _assemble(
     if done.returncode:
         return start(architecture, error=said)
     loop: Counter = Counter()
-    if architecture == max(ARCHITECTURES):
+    hot = text.count("fma.rn.f32") + text.count("mma.sync") >= HOT
+    if hot and architecture == max(ARCHITECTURES):  # nvdisasm takes its time
         command = [nvdisasm.path, "-c", str(cubin)]
         loop = hottest_loop(subprocess.check_output(command, text=True))
     return start(
@@ -262,7 +266,7 @@ def table(rows: Iterable[Compiled]) -> str:
         line += "  ".join(f"{cell:7}" for cell in cells)
         if last.doubles:
             line += f"  {last.doubles} of float64"
-        if last.loop["FFMA"] + last.loop["HMMA"] >= 64:
+        if last.loop:
             most = ", ".join(f"{count} {word}" for word, count in last.loop.most_common(5))
             line += f"  loop {last.arithmetic:.2f} of {last.loop.total()}: {most}"
         text.append(line.rstrip())
@@ -287,10 +291,8 @@ def main(arguments: list[str] | None = None) -> int:
     import_module(chosen.kernel.partition("[")[0].rpartition(".")[0])
     if chosen.kernel not in KERNELS:
         parser.error(f"{chosen.kernel} is none of {', '.join(KERNELS)}")
-    kernel = KERNELS[chosen.kernel]
     types = tuple(re.findall(r"\([^)]*\)|[\w\[\]]+", chosen.types))
-    kernel.launched = {types: chosen.threads}
-    rows = check([kernel])
+    rows = check([(KERNELS[chosen.kernel], types, chosen.threads)])
     print(table(rows))
     return int(any(row.error for row in rows))
 

@@ -78,7 +78,8 @@ class Settings:
     order : "forward", "reverse", or an int, the seed of a random order
     races : look for races; three times as slow
     dry : only note the types of a launch, and run nothing
-    watch : called with (array, index, kind, thread, line) for each access, if races
+    watch : called with (array, index, kind, thread, line) for each access, if races;
+        array is its name; kind is "read", "write" or "atomic"
     """
 
     def __init__(self) -> None:
@@ -490,11 +491,19 @@ class Watched:
     With a log of None, for the memory of one thread, it only checks the indices.
     """
 
-    __slots__ = ("address", "array", "log", "name", "shape")
+    __slots__ = ("address", "array", "flat", "log", "name", "shape", "whole")
 
-    def __init__(self, array: np.ndarray, name: str, log: dict[int, list] | None):
+    def __init__(
+        self,
+        array: np.ndarray,
+        name: str,
+        log: dict[int, list] | None,
+        whole: "Watched | None" = None,
+    ):
         self.array, self.name, self.log, self.shape = array, name, log, array.shape
         self.address = array.__array_interface__["data"][0]
+        self.whole = self if whole is None else whole  # what this is a part of
+        self.flat = array.size if log is None and array.ndim == 1 else 0  # the short way
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.array, name)
@@ -503,24 +512,32 @@ class Watched:
         return len(self.array)
 
     def __getitem__(self, index: Any) -> Any:
+        if type(index) is int and 0 <= index < self.flat:
+            return self.array[index]
         if self.note(index, "read"):
             return self.array[index]
-        return Watched(self.array[index], self.name, self.log)
+        return Watched(self.array[index], self.name, self.log, self.whole)
 
     def __setitem__(self, index: Any, value: Any) -> None:
+        if type(index) is int and 0 <= index < self.flat:
+            self.array[index] = value
+            return
         if not self.note(index, "write"):
             raise CudaError(f"{self.name}[{index}] is not one element")
         self.array[index] = value
 
-    def note(self, index: Any, kind: str) -> bool:
-        """Check an access and remember it; say whether it is to one element."""
+    def note(self, index: Any, kind: str, count: int = 1) -> bool:
+        """Check an access and remember it; say whether it is to one element.
+
+        With a count, it is to so many elements, the first of which has the index.
+        """
         array, place, element = self.array, self.address, True
         numbers = index if type(index) is tuple else (index,)
         for k, size, stride in zip(numbers, self.shape, array.strides, strict=False):
             if isinstance(k, slice):
                 element = False
                 continue
-            if not 0 <= k < size:
+            if not 0 <= k <= size - count:
                 inside = [k if isinstance(k, slice) else int(k) for k in numbers]
                 raise IndexError(f"{self.name}{inside}: its shape is {self.shape}")
             place += int(k) * stride
@@ -532,9 +549,17 @@ class Watched:
         while frame.f_code.co_filename in OURS:
             frame = frame.f_back
         access = Access(now, kind, (frame.f_code, frame.f_lasti))
-        if settings.watch:
-            settings.watch(self.name, tuple(map(int, numbers)), kind, now, frame.f_lineno)
-        seen = self.log.get(place)
+        step = array.strides[-1] if array.ndim else 0
+        for k in range(count):
+            if settings.watch:
+                where = self._index(place + k * step)
+                settings.watch(self.name, where, kind, now, frame.f_lineno)
+            self._remember(place + k * step, access, (*numbers[:-1], numbers[-1] + k))
+        return True
+
+    def _remember(self, place: int, access: Access, numbers: tuple) -> None:
+        """Compare an access with the earlier ones to its place, and keep it."""
+        kind, seen = access.kind, self.log.get(place)
         if seen is None:
             seen = self.log[place] = [None, {}, {}]
         write, reads, atomics = seen
@@ -552,7 +577,11 @@ class Watched:
             self.log[place] = [access, {}, {}]
         else:
             (reads if kind == "read" else atomics)[now] = access
-        return True
+
+    def _index(self, place: int) -> tuple[int, ...]:
+        """Return the index, into the whole array, of the element at the address."""
+        flat = (place - self.whole.address) // self.array.itemsize
+        return tuple(map(int, np.unravel_index(flat, self.whole.shape)))
 
     def _race(self, numbers: tuple, first: Access, second: Access) -> None:
         raise CudaError(
@@ -579,6 +608,7 @@ def launch(kernel: Any, blocks: Any, threads: Any, arguments: tuple) -> None:
     kernel.launched[key] = max(count, kernel.launched.get(key, 0))
     if settings.dry:
         return
+    kernel.runs += 1
     log: dict[int, list] = {}
     names = kernel.function.__code__.co_varnames
     values = [

@@ -37,24 +37,27 @@ class Intrinsic(Code):
         return native.intrinsics()[self.__name__]
 
 
-def _four(i: Any) -> int:
-    """Return the first of four places, which must lie as the hardware wants them."""
+def _four(a: Any, i: Any, kind: str) -> Any:
+    """Return the array of an access to four numbers, which must lie as hardware wants."""
     if int(i) % 4:
         raise CudaError(f"four numbers at once begin at a multiple of 4, not at {i}")
-    return int(i)
+    if isinstance(a, simulator.Watched):
+        a.note(int(i), kind, 4)
+        return a.array
+    return a
 
 
 @Intrinsic
 def ld4(a, i):
     """Return a[i] to a[i + 3] of a flat array of 4-byte numbers; i is a multiple of 4."""
-    i = _four(i)
+    a = _four(a, i, "read")
     return a[i], a[i + 1], a[i + 2], a[i + 3]
 
 
 @Intrinsic
 def st4(a, i, v0, v1, v2, v3):
     """Write a[i] to a[i + 3] of a flat array of float32; i is a multiple of 4."""
-    i = _four(i)
+    a = _four(a, i, "write")
     a[i], a[i + 1], a[i + 2], a[i + 3] = v0, v1, v2, v3
 
 

@@ -143,9 +143,9 @@ def sizes(table, z):
 
 @cuda.jit(device=True, forceinline=True)
 def start_weights(table, p, row):
-    """Return where the row's weights begin, and where its sum ends: at 0 if it is none."""
-    start = uint32(p.weights_from + row * p.weight_row)
-    return start, p.past if row < p.rows else uint32(0)
+    """Return where the row's weights begin; past the last row, those of the first."""
+    row = row if row < p.rows else uint32(0)
+    return uint32(p.weights_from + row * p.weight_row)
 
 
 @cuda.jit(device=True, forceinline=True)
@@ -153,14 +153,14 @@ def fetch_weights(w, table, p, start, k):
     """Return the row's weights for taps k to k + 3; zeros past the last tap."""
     v0 = v1 = v2 = v3 = ZERO
     at = uint32(p.taps + uint32(4) * k)
-    if k < start[1]:
-        v0 = w[uint32(start[0] + uint32(table[at + uint32(3)]))]
-    if k + uint32(1) < start[1]:
-        v1 = w[uint32(start[0] + uint32(table[at + uint32(7)]))]
-    if k + uint32(2) < start[1]:
-        v2 = w[uint32(start[0] + uint32(table[at + uint32(11)]))]
-    if k + uint32(3) < start[1]:
-        v3 = w[uint32(start[0] + uint32(table[at + uint32(15)]))]
+    if k < p.past:
+        v0 = w[uint32(start + uint32(table[at + uint32(3)]))]
+    if k + uint32(1) < p.past:
+        v1 = w[uint32(start + uint32(table[at + uint32(7)]))]
+    if k + uint32(2) < p.past:
+        v2 = w[uint32(start + uint32(table[at + uint32(11)]))]
+    if k + uint32(3) < p.past:
+        v3 = w[uint32(start + uint32(table[at + uint32(15)]))]
     return v0, v1, v2, v3
 
 
@@ -176,11 +176,11 @@ def split(p, column):
 @cuda.jit(device=True, forceinline=True)
 def start_window(table, p, column):
     """Return where the window begins: in memory, in height, in width."""
-    n, i, j = split(p, column)
+    n, i, j = split(p, column if column < p.columns else uint32(0))
     top = int32(int32(i) * p.stride - p.top)
     left = int32(int32(j) * p.stride_across - p.left)
     start = int32(int32(n * p.image + p.source_from) + top * int32(p.W) + left)
-    return start, top if column < p.columns else int32(FAR), left
+    return start, top, left
 
 
 @cuda.jit(device=True, forceinline=True)
@@ -425,8 +425,9 @@ def dw_sizes(table, z):
 
 @cuda.jit(device=True, forceinline=True)
 def start_dy(table, p, row):
-    """Return where the filter's plane of dy begins, and where its sum ends."""
-    return uint32(p.dy_from + row * p.plane), p.past if row < p.rows else uint32(0)
+    """Return where the filter's plane of dy begins; past the last, that of the first."""
+    row = row if row < p.rows else uint32(0)
+    return uint32(p.dy_from + row * p.plane)
 
 
 @cuda.jit(device=True, forceinline=True)
@@ -435,8 +436,8 @@ def fetch_dy(dy, table, p, start, k):
     v0 = v1 = v2 = v3 = ZERO
     n = uint32(k // p.whole)
     pixel = uint32(k - n * p.whole)
-    at = uint32(start[0] + n * p.dy_image + pixel)
-    if k < start[1]:
+    at = uint32(start + n * p.dy_image + pixel)
+    if k < p.past:
         if p.dy_quads:
             v0, v1, v2, v3 = ld4(dy, at)
         else:
@@ -452,11 +453,10 @@ def fetch_dy(dy, table, p, start, k):
 
 @cuda.jit(device=True, forceinline=True)
 def start_tap(table, p, column):
-    """Return where the tap looks: in memory, in height, in width; and the sum's end."""
-    if column < p.columns:
-        offset, down, across, _ = ld4(table, uint32(p.taps + uint32(4) * column))
-        return int32(int32(p.x_from) + offset), down, across, p.past
-    return int32(0), int32(0), int32(0), uint32(0)
+    """Return where the tap looks: in memory, in height, in width."""
+    column = column if column < p.columns else uint32(0)
+    offset, down, across, _ = ld4(table, uint32(p.taps + uint32(4) * column))
+    return int32(int32(p.x_from) + offset), down, across
 
 
 @cuda.jit(device=True, forceinline=True)
@@ -466,7 +466,7 @@ def fetch_tap(x, table, p, start, k):
     n = uint32(k // p.whole)
     at = uint32(uint32(PIXELS) + uint32(4) * uint32(k - n * p.whole))
     tap = int32(start[0] + int32(n * p.x_image)), start[1], start[2]
-    if k < start[3]:
+    if k < p.past:
         v0 = seen(x, table, p, tap, at)
         v1 = seen(x, table, p, tap, at + uint32(4))
         v2 = seen(x, table, p, tap, at + uint32(8))

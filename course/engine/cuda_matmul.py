@@ -91,47 +91,47 @@ def sizes(table, z):
 
 
 @cuda.jit(device=True, forceinline=True)
-def fetch(a, limit, quads, place, step, k):
-    """Return four numbers of a line from the k-th on; from the limit on, zeros."""
+def fetch(a, past, quads, place, step, k):
+    """Return four numbers of a line from the k-th on; from `past` on, zeros."""
     v0 = v1 = v2 = v3 = ZERO
     at = uint32(place + k * step)
     if quads:
-        if k < limit:
+        if k < past:
             v0, v1, v2, v3 = ld4(a, at)
     else:
-        if k < limit:
+        if k < past:
             v0 = a[at]
-        if k + uint32(1) < limit:
+        if k + uint32(1) < past:
             v1 = a[uint32(at + step)]
-        if k + uint32(2) < limit:
+        if k + uint32(2) < past:
             v2 = a[uint32(at + uint32(2) * step)]
-        if k + uint32(3) < limit:
+        if k + uint32(3) < past:
             v3 = a[uint32(at + uint32(3) * step)]
     return v0, v1, v2, v3
 
 
 @cuda.jit(device=True, forceinline=True)
 def start_a(table, p, row):
-    """Return where the row begins, and where its sum ends: at 0 if there is no such row."""
-    return uint32(row * p.a_row), p.past if row < p.rows else uint32(0)
+    """Return where the row begins; past the last row, where the first does."""
+    return uint32(row * p.a_row) if row < p.rows else uint32(0)
 
 
 @cuda.jit(device=True, forceinline=True)
 def fetch_a(a, table, p, start, k):
     """Return a[row, k] to a[row, k + 3]."""
-    return fetch(a, start[1], p.a_quads, start[0], p.a_k, k)
+    return fetch(a, p.past, p.a_quads, start, p.a_k, k)
 
 
 @cuda.jit(device=True, forceinline=True)
 def start_b(table, p, column):
-    """Return where the column begins, and where its sum ends."""
-    return uint32(column * p.b_column), p.past if column < p.columns else uint32(0)
+    """Return where the column begins; past the last column, where the first does."""
+    return uint32(column * p.b_column) if column < p.columns else uint32(0)
 
 
 @cuda.jit(device=True, forceinline=True)
 def fetch_b(b, table, p, start, k):
     """Return b[k, column] to b[k + 3, column]."""
-    return fetch(b, start[1], p.b_quads, start[0], p.b_k, k)
+    return fetch(b, p.past, p.b_quads, start, p.b_k, k)
 
 
 @cuda.jit(device=True, forceinline=True)

@@ -81,9 +81,12 @@ class Form(NamedTuple):
 
     sizes(table, z)                  the sizes of product z, `p` below: see Sizes
     start_a(table, p, row)           what is the same for a whole row of a
-    fetch_a(a, table, p, start, k)   a[row, k] to a[row, k + 3]; zeros outside
+    fetch_a(a, table, p, start, k)   a[row, k] to a[row, k + 3]; zeros past the sum's end
     start_b, fetch_b                 the same for the columns of b
     place(p, column)                 where in the target row 0 of the column is
+
+    A tile may hang over the target's edge. The rows and columns there read what the first
+    ones read, and are not written.
     """
 
     name: str

@@ -36,11 +36,16 @@ OWN = 64  # sums of a thread
 
 
 @cuda.jit(device=True, forceinline=True)
-def chunk(number, near):
-    """Return the line and the first k of a chunk: four numbers that one thread fetches."""
+def chunks(me, near):
+    """Return line and first k of a thread's first chunk, and how far its second one is.
+
+    A chunk is four numbers of a line; as in cuda_tile.py, but four threads share a line.
+    """
     if near:
-        return uint32(number >> uint32(2)), uint32((number & uint32(3)) << uint32(2))
-    return uint32(number % LINES), uint32((number // LINES) << uint32(2))
+        line, k = me >> uint32(2), (me & uint32(3)) << uint32(2)
+        return uint32(line), uint32(k), LINES // uint32(2), uint32(0)
+    line, k = me % LINES, (me // LINES) << uint32(2)
+    return uint32(line), uint32(k), uint32(0), uint32(DEPTH // 2)
 
 
 @cuda.jit(device=True, forceinline=True)
@@ -98,10 +103,10 @@ def make(form: Form) -> cuda.Kernel:
 
         # What this thread fetches: two chunks of a, and two of b.
         me = uint32(cuda.threadIdx.x)
-        a_line, a_k = chunk(me, p.a_near)
-        d_line, d_k = chunk(me + uint32(THREADS), p.a_near)
-        b_line, b_k = chunk(me, p.b_near)
-        c_line, c_k = chunk(me + uint32(THREADS), p.b_near)
+        a_line, a_k, lines, ks = chunks(me, p.a_near)
+        d_line, d_k = uint32(a_line + lines), uint32(a_k + ks)
+        b_line, b_k, lines, ks = chunks(me, p.b_near)
+        c_line, c_k = uint32(b_line + lines), uint32(b_k + ks)
         a_start = start_a(table, p, row0 + a_line)
         d_start = start_a(table, p, row0 + d_line)
         b_start = start_b(table, p, column0 + b_line)

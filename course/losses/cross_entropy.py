@@ -59,7 +59,6 @@ from course.device import (
 from course.engine.elementary import exp, larger
 from course.layers.log_softmax import log_softmax_forward
 from course.losses.base import (
-    beside,
     class_of,
     distributions,
     mean,
@@ -242,8 +241,7 @@ def softmax_cross_entropy(
     >>> round(loss, 6), dscores[0]
     (1.386294, array([-0.375,  0.125,  0.125,  0.125]))
     """
-    scores = floats("scores", scores, "(N, C)")
-    labels = beside("labels", labels, scores)
+    labels = labels if isinstance(labels, Array) else np.asarray(labels)
     if weight is not None or label_smoothing or labels.ndim == 2:
         return _weighted(scores, labels, weight, label_smoothing)
     scores, labels = scores_and_labels(scores, labels)
@@ -273,6 +271,7 @@ def _weighted(scores, labels, weight, label_smoothing) -> tuple[float, Array]:
 
 def _target_and_sum(scores, labels, weight, label_smoothing) -> tuple[Array, float | Array]:
     """Return the target of equation (4), and Z: a number, or on cuda an array of one."""
+    scores = floats("scores", scores, "(N, C)")
     C, dtype = scores.shape[1], scores.dtype
     if labels.ndim == 2 and labels.dtype.kind == "f":
         not_empty(scores)

@@ -54,7 +54,7 @@ class Optimizer:
                         f"the gradient of {position}.{name} is {dw.shape} {dw.dtype}, "
                         f"but the parameter is {w.shape} {w.dtype}"
                     )
-                if on_cpu(dw) != on_cpu(w):
+                if type(dw) is not type(w) and on_cpu(dw) != on_cpu(w):
                     same_device(f"the gradient of {position}.{name}", dw, w)
                 memory = self._memory.get((position, name))
                 if memory is None or memory[1] is not w:

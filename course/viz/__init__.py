@@ -1,8 +1,9 @@
 """One function per figure: arrays in, a `Picture` out, no global state."""
 
 from course.viz.base import Picture, figure, interactive
+from course.viz.threads import threads
 
-__all__ = ["Picture", "architecture", "figure", "interactive"]
+__all__ = ["Picture", "architecture", "figure", "interactive", "threads"]
 
 
 def __getattr__(name: str):
