@@ -41,7 +41,8 @@ AT_ONCE = min(2, os.cpu_count() or 1)  # parts of the tests
 PATIENCE = 5  # seconds until a part that should end is told so again
 APART = {  # name -> folders of tests that are a part of their own, the longest first
     "grading": ["tests/grading"],
-    "layers": ["tests/layers", "tests/engine"],
+    "layers": ["tests/engine", "tests/layers"],
+    "exercises": ["tests/exercises", "tests/lectures"],
     "cuda": ["tests/cuda"],
 }
 

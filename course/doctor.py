@@ -198,21 +198,100 @@ def sandbox() -> Iterator[Finding]:
 
 
 def gpu() -> Iterator[Finding]:
-    """Look for an NVIDIA GPU."""
-    from course.cuda.native import cuda_devices
+    """Look for an NVIDIA GPU; if one can be used, see how fast it is."""
+    from course.cuda import native
 
-    names = cuda_devices()
+    found, driver = native.gpus()
+    for one in found:
+        capability = "{}.{}".format(*one.capability)
+        yield Finding(
+            True,
+            "GPU",
+            f"{one.name}: compute capability {capability}, {one.processors} "
+            f"multiprocessors, {one.memory / 1e9:.0f} GB; driver for CUDA {driver}",
+        )
+    if not found:
+        yield Finding(
+            False,
+            "GPU",
+            "no NVIDIA GPU found, or no driver for it",
+            "none needed: kernels run in the simulator, everything else on the CPU",
+        )
+    else:
+        yield from _on_the_gpu()
+
+
+def _on_the_gpu() -> Iterator[Finding]:
+    """Run a kernel on the GPU, and say how long that takes."""
+    import numpy as np
+
+    from course.cuda import native
+    from course.device import host, to
+    from course.layers.relu import relu_forward
+
+    if native.why_not():
+        yield Finding(False, "kernels", native.why_not(), native.INSTALL)
+        return
+    library = native.library()
+
+    def seconds(times, x):
+        library.synchronize()
+        start = time.perf_counter()
+        for _ in range(times):
+            y = relu_forward(x)
+        library.synchronize()
+        return (time.perf_counter() - start) / times, y
+
+    x = np.linspace(-1, 1, 1000, dtype=np.float32)
+    first, y = seconds(1, to("cuda", x))
+    right = np.array_equal(host(y), np.maximum(x, 0))
+    small, _ = seconds(1000, to("cuda", x))
+    large, _ = seconds(20, to("cuda", np.ones(1 << 26, np.float32)))
     yield Finding(
-        bool(names),
-        "GPU",
-        f"{', '.join(names)}; this version computes on the CPU only"
-        if names
-        else "no NVIDIA GPU found; every lecture of this version runs on the CPU",
-        "none needed",
+        right,
+        "kernels",
+        f"ReLU is {'right' if right else 'WRONG'}; compiled in {first:.1f} s, a call takes "
+        f"{small * 1e6:.0f} us, a large one moves {2**29 / large / 1e9:.0f} GB/s",
+        native.INSTALL,
     )
 
 
-CHECKS = (python, memory, libraries, loops, cache, data, sandbox, gpu)
+def simulator() -> Iterator[Finding]:
+    """Run a kernel whose threads wait for each other where no GPU is."""
+    import numpy as np
+
+    from course.device import host, simulated, to
+    from course.layers.linear import linear_backward
+
+    dy, x, w = np.ones((4, 2)), np.eye(4, 3), np.ones((2, 3))
+    with simulated():
+        found = map(host, linear_backward(*(to("cuda", a) for a in (dy, x, w))))
+        right = all(map(np.array_equal, found, linear_backward(dy, x, w)))
+    yield Finding(
+        right,
+        "simulator",
+        f"a linear layer's kernels, as plain Python, are {'right' if right else 'WRONG'}",
+        SET_UP,
+    )
+
+
+def compilers() -> Iterator[Finding]:
+    """Look for what compiles kernels for GPUs, whether or not one is here."""
+    from course.cuda import compile_check, native
+
+    for tool in compile_check.tools():
+        yield Finding(
+            bool(tool.path),
+            tool.name,
+            f"{tool.version} in {Path(tool.path).parent}".strip()
+            if tool.path
+            else "not found; only a GPU and the compile check of the tests need it",
+            f"{compile_check.INSTALL}   (for a GPU: {native.INSTALL})",
+        )
+
+
+CHECKS = (python, memory, libraries, loops, cache, data, sandbox, gpu, simulator, compilers)
+OPTIONAL = (gpu, simulator, compilers)
 
 
 def findings(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
@@ -221,7 +300,7 @@ def findings(check: Callable[[], Iterator[Finding]]) -> Iterator[Finding]:
         yield from check()
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())
-        yield Finding(False, check.__name__, reason, SET_UP, needed=True)
+        yield Finding(False, check.__name__, reason, SET_UP, check not in OPTIONAL)
 
 
 def main() -> int:

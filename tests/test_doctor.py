@@ -7,7 +7,7 @@ from itertools import pairwise
 import pytest
 
 from course import doctor
-from course.cuda import native
+from course.cuda import compile_check, native
 
 
 def run(code_or_module, **env):
@@ -42,7 +42,11 @@ def test_here_the_course_can_be_used(empty):
     lines = child.stdout.splitlines()
     assert lines[-1] == "The course can be used here."
     topics = [line[4:19].strip() for line in lines if line.startswith(("ok", "--"))]
-    assert topics[:2] == ["Python", "memory"] and topics[-1] == "GPU"
+    assert topics[:2] == ["Python", "memory"]
+    assert topics[-4:] == ["numba-cuda", "libNVVM", "ptxas", "nvdisasm"]
+    assert (
+        "ok  simulator       a linear layer's kernels, as plain Python, are right" in lines
+    )
     assert {"compiled loops", "cache", "digits", "glyphs", "mnist"} <= set(topics)
     for line, below in pairwise(lines):
         assert line.startswith("--") == below.startswith("    fix: ")
@@ -134,7 +138,73 @@ def test_a_check_that_fails_unforeseen_is_a_finding():
 def test_without_a_gpu_the_report_says_what_that_means():
     (finding,) = doctor.gpu()
     assert not finding.good and not finding.needed
-    assert finding.text.startswith("no NVIDIA GPU found; every lecture")
+    assert finding.text.startswith("no NVIDIA GPU found")
+    assert finding.fix.startswith("none needed")
+
+
+def test_what_only_kernels_need_may_be_missing(monkeypatch, tmp_path):
+    (tmp_path / "greenlet.py").write_text("raise ImportError('no greenlet here')")
+    line, fix = one("simulator", PYTHONPATH=str(tmp_path))
+    assert line == "--  simulator       ImportError: no greenlet here"
+    assert fix.startswith("    fix: python3 run.py lab")
+
+    def library():
+        raise native.NoGPU
+
+    monkeypatch.setattr(native, "library", library)
+    compile_check.tools.cache_clear()
+    found = [*doctor.findings(doctor.compilers)]
+    compile_check.tools.cache_clear()
+    assert found[0].topic == "numba-cuda" and len(found) == 4
+    for finding in found:
+        assert not finding.good and not finding.needed
+        assert finding.fix.startswith(compile_check.INSTALL)
+
+
+def test_a_check_of_kernels_that_fails_unforeseen_does_not_break_the_course(monkeypatch):
+    monkeypatch.setattr(native, "gpus", lambda: 1 / 0)
+    (finding,) = doctor.findings(doctor.gpu)
+    assert not finding.good and not finding.needed and "ZeroDivisionError" in finding.text
+
+
+class Driver:
+    """A driver with one GPU, as the documentation of CUDA has it."""
+
+    def cuInit(self, flags):
+        return 0
+
+    def cuDeviceGetCount(self, count):
+        count._obj.value = 1
+        return 0
+
+    def cuDriverGetVersion(self, version):
+        version._obj.value = 13010
+
+    def cuDeviceGet(self, device, k):
+        device._obj.value = k
+
+    def cuDeviceGetName(self, name, length, device):
+        name.value = b"Large GPU"
+
+    def cuDeviceTotalMem_v2(self, memory, device):
+        memory._obj.value = 80 * 10**9
+
+    def cuDeviceGetAttribute(self, number, attribute, device):
+        number._obj.value = {75: 9, 76: 0, 16: 132}[attribute]
+
+
+def test_a_gpu_is_described_and_if_kernels_cannot_run_there_the_report_says_why(
+    monkeypatch,
+):
+    monkeypatch.setattr(native.ctypes, "CDLL", lambda name: Driver())
+    monkeypatch.setattr(native, "why_not", lambda: "numba-cuda is too old")
+    found, kernels = doctor.gpu()
+    assert str(found) == (
+        "ok  GPU             Large GPU: compute capability 9.0, 132 multiprocessors, "
+        "80 GB; driver for CUDA 13.1"
+    )
+    assert not kernels.good and not kernels.needed and "too old" in kernels.text
+    assert kernels.fix.startswith("pip install")
 
 
 @pytest.mark.skipif(shutil.which("nvidia-smi") is None, reason="no GPU")

@@ -9,6 +9,7 @@ import base64
 import contextlib
 import hashlib
 import os
+import platform
 import re
 import shutil
 import signal
@@ -376,9 +377,145 @@ def test_a_pytest_that_dies_in_silence_has_failed(tests, capfd):
 def test_slow_tests_are_left_out_unless_asked_for():
     quick, everything = run.parts("python", []), run.parts("python", ["--all"])
     assert everything.keys() - quick.keys() == {"slow tests"}
-    assert quick["tests"][-2:] == ["-m", "not slow"]
+    for name in (*run.APART, "other tests"):
+        assert quick[name][3:5] == ["-m", "not slow"]
     assert everything["slow tests"][-2:] == ["-m", "slow"]
     assert run.parts("python", ["-x"]) == {"pytest": ["python", "-m", "pytest", "-x"]}
+
+
+def test_every_test_is_in_one_part():
+    parts = run.parts("python", [])
+    apart = [path for name in run.APART for path in parts[name][5:]]
+    assert len(set(apart)) == len(apart)
+    assert parts["other tests"][5:] == [f"--ignore={path}" for path in apart]
+    for path in apart:
+        assert (ROOT / path).is_dir()
+
+
+def waiting(folder: Path, name: str, other: str) -> run.Part:
+    """Return a part that ends when another one has begun."""
+    code = (
+        f"import pathlib, time\nprint({name!r}, 'begins', flush=True)\n"
+        f"folder = pathlib.Path({str(folder)!r})\n(folder / {name!r}).touch()\n"
+        f"there, end = folder / {other!r}, time.time() + 60\n"
+        "while not there.exists() and time.time() < end: time.sleep(0.01)\n"
+        f"assert there.exists()\nprint({name!r}, 'ends', flush=True)"
+    )
+    return run.Part(name, [sys.executable, "-c", code])
+
+
+def test_two_parts_run_at_once_and_what_they_print_is_not_mixed(tmp_path, capfd):
+    parts = [waiting(tmp_path, "a", "b"), waiting(tmp_path, "b", "a")]
+    parts.append(waiting(tmp_path, "c", "a"))
+    run.run_parts(list(parts), 2)
+    assert [(part.passed, part.failed) for part in parts] == [(1, 0)] * 3
+    text = capfd.readouterr().out
+    for name in "abc":
+        assert f"\n== {name}\n{name} begins\n{name} ends\n" in text
+
+
+def test_what_one_part_prints_is_seen_while_it_runs(tmp_path, capfd):
+    part = waiting(tmp_path, "a", "b")
+    part.start(live=True)
+    try:
+        while not (tmp_path / "a").exists():
+            time.sleep(0.01)
+        assert capfd.readouterr().out == "\n== a\na begins\n"
+        (tmp_path / "b").touch()
+        while not part.ended():
+            time.sleep(0.01)
+    finally:
+        run.stop([part.process])
+    part.close()
+    assert part.passed == 1
+
+
+DEAF = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+
+
+@POSIX
+@pytest.mark.parametrize(
+    "deaf", ["", DEAF, DEAF + DEAF.replace("INT", "TERM")], ids=["", "deaf", "stubborn"]
+)
+def test_ctrl_c_ends_all_parts(tmp_path, deaf):
+    """The signal goes to run.py alone, as `kill -INT` sends it: a terminal tells all."""
+    code = (
+        "import os, sys, time\n" + deaf + "open(sys.argv[1], 'w').write(str(os.getpid()))"
+    )
+    code += "\ntime.sleep(1000)"
+    program = (
+        "import sys, run\nrun.PATIENCE = 0.3\n"
+        f"c = [sys.executable, '-c', {code!r}]\n"
+        "p = [run.Part(n, [*c, n]) for n in sys.argv[1:]]\n"
+        "run.run_parts(p, 2)"
+    )
+    pids = tmp_path / "one", tmp_path / "two"
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    main = subprocess.Popen([sys.executable, "-c", program, *map(str, pids)], env=env)
+    while not all(path.exists() and path.read_text() for path in pids):
+        assert main.poll() is None
+        time.sleep(0.01)
+    main.send_signal(signal.SIGINT)
+    assert main.wait(timeout=30) != 0
+    for path in pids:
+        with pytest.raises(ProcessLookupError):
+            os.kill(int(path.read_text()), 0)
+
+
+@POSIX
+def test_tests_hear_ctrl_c_even_if_run_py_was_started_in_the_background(tmp_path):
+    """A shell without job control lets what it starts in the background ignore SIGINT."""
+    (tmp_path / "test_it.py").write_text(
+        "import signal\ndef test_it():\n"
+        "    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler"
+    )
+    program = (
+        "import pathlib, signal, sys, run\nrun.ROOT = pathlib.Path(sys.argv[1])\n"
+        "sys.exit(run.test(sys.executable, ['test_it.py']))"
+    )
+    env = {**os.environ, "PYTHONPATH": str(ROOT), "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(
+        [sys.executable, "-c", DEAF + program, tmp_path], env=env, capture_output=True
+    )
+    assert done.returncode == 0, done.stdout
+
+
+def test_what_a_test_says_for_the_table_stands_in_its_row(tests, capfd):
+    tests.write_text(
+        "def test_it(record_testsuite_property):\n"
+        "    record_testsuite_property('compile check', '7 kernels compiled')"
+    )
+    assert run.test(sys.executable, ["test_it.py"]) == 0
+    row = next(x for x in capfd.readouterr().out.splitlines() if x.startswith("pytest "))
+    assert row.endswith("  1       0        0  7 kernels compiled")
+
+
+LINUX = sys.platform == "linux" and platform.machine() == "x86_64"
+
+
+@pytest.mark.skipif(not LINUX, reason="there are wheels for Linux on x86-64 only")
+def test_compilers_are_installed_for_the_tests_once_and_may_fail(tmp_path):
+    project = Project(tmp_path)
+    line = make_wheel(project.wheels, "1.0")
+    lock = project.root / "requirements-cuda.lock"
+    lock.write_text(line.replace("grain", "absent"))
+    _, text = project.run("test")
+    assert "that failed: the check will be among what was not run" in text
+    assert "Traceback" not in text
+    make_wheel(project.wheels, "3.0")
+    lock.write_text(make_wheel(project.wheels, "3.0"))
+    _, text = project.run("test")
+    assert "about 145 MB, once" in text and "failed:" not in text
+    assert project.grain() == ("3.0", False)
+    assert "145 MB" not in project.run("test")[1]
+    assert "145 MB" not in project.run("test", "tests")[1]
+
+
+def test_compilers_are_not_installed_for_the_lab_nor_outside_of_our_environment(
+    monkeypatch,
+):
+    monkeypatch.setattr(run, "call", lambda command: pytest.fail("it installs"))
+    run.get_compilers("/usr/bin/python3")
 
 
 NOTEBOOK = """{"cells": [{"cell_type": "code", "execution_count": 1, "id": "one",
@@ -391,11 +528,14 @@ def test_each_part_finds_what_is_wrong_in_its_files(tmp_path, monkeypatch, capfd
     monkeypatch.setattr(run, "ROOT", tmp_path)
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.setenv("PYTEST_PLUGINS", "nbval.plugin")
+    monkeypatch.setattr(run, "APART", {"grading": ["tests/grading"]})
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow: long\n")
     (tmp_path / "test_it.py").write_text(
         "import os\nimport pytest\n\n\ndef test_quick(): assert 1 == 2\n\n\n"
         "@pytest.mark.slow\ndef test_slow():\n    pass\n"
     )
+    (tmp_path / "tests/grading").mkdir(parents=True)
+    (tmp_path / "tests/grading/test_box.py").write_text("def test_box():\n    pass\n")
     for folder, saved in (("lectures", "2"), ("solutions", "3")):
         (tmp_path / folder).mkdir()
         path = tmp_path / folder / "a.ipynb"
@@ -406,12 +546,13 @@ def test_each_part_finds_what_is_wrong_in_its_files(tmp_path, monkeypatch, capfd
     assert re.findall(row, text, re.MULTILINE) == [
         ("ruff check", "0", "1", "0"),
         ("ruff format", "0", "1", "0"),
-        ("tests", "0", "1", "0"),
+        ("grading", "1", "0", "0"),
+        ("other tests", "0", "1", "0"),
         ("notebooks", "1", "1", "0"),
         ("slow tests", "1", "0", "0"),
     ]
     assert "nothing was left out" in text
-    assert text.endswith("\n2 passed, 4 failed, 0 skipped\n")
+    assert text.endswith("\n3 passed, 4 failed, 0 skipped\n")
 
 
 # ---------------------------------------------------------------- lab

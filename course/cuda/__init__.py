@@ -5,7 +5,7 @@
     @cuda.jit
     def _y_cuda(y, x):
         for k in range(cuda.grid(1), y.size, cuda.gridsize(1)):
-            y[k] = max(x[k], x.dtype.type(0))
+            y[k] = x[k] + x[k]
 
     cuda.launch(_y_cuda, y.size, y, x)
 
@@ -73,6 +73,7 @@ __all__ = [
     "shfl_sync",
     "shfl_up_sync",
     "shfl_xor_sync",
+    "split",
     "syncthreads",
     "syncthreads_and",
     "syncthreads_count",
@@ -375,6 +376,17 @@ def unravel(t, shape):
     size = uint32(shape[1])
     d0 = rest // size
     return int32(d0), int32(rest - d0 * size), int32(d2), int32(d3)
+
+
+@jit(device=True)
+def split(t, width):
+    """Return the row of the flat index t, and its place in it, in rows of this width.
+
+    In 32 bits without sign, as `unravel`.
+    """
+    t, width = uint32(t), uint32(width)
+    row = t // width
+    return int32(row), int32(t - row * width)
 
 
 @jit(device=True)

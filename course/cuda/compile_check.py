@@ -32,6 +32,7 @@ from course.cuda import KERNELS, THREADS, Kernel, native
 
 ARCHITECTURES = 75, 80, 90  # Turing (T4), Ampere (A100), Hopper (H100)
 INSTALL = "python3 run.py python -m pip install --require-hashes -r requirements-cuda.lock"
+PACKAGES = "numba-cuda", "cuda-bindings"
 WARP, REGISTERS = 32, 65536  # threads; of a multiprocessor, 256 of them at a time
 HOT = 64  # multiply-adds in the text of a kernel whose hottest loop is looked at
 LIMITS = {  # of a multiprocessor: threads, blocks, shared bytes, those that a block costs
@@ -65,8 +66,9 @@ def tools() -> tuple[Tool, ...]:
         path = pathfinder.load_nvidia_dynamic_lib("nvvm").abs_path
     except pathfinder.DynamicLibNotFoundError:
         path = ""
+    versions = " with cuda-bindings ".join(map(metadata.version, PACKAGES))
     return (
-        Tool("numba-cuda", native.library().__path__[0], metadata.version("numba-cuda")),
+        Tool("numba-cuda", native.library().__path__[0], versions),
         Tool("libNVVM", path),
         *(_program(name, pathfinder) for name in ("ptxas", "nvdisasm")),
     )
@@ -192,7 +194,7 @@ def _assemble(
     if done.returncode:
         return start(architecture, error=said)
     loop: Counter = Counter()
-    hot = text.count("fma.rn.f32") + text.count("mma.sync") >= HOT
+    hot = text.count("fma.rn.f32") + 8 * text.count("mma.sync") >= HOT
     if hot and architecture == max(ARCHITECTURES):  # nvdisasm takes its time
         command = [nvdisasm.path, "-c", str(cubin)]
         loop = hottest_loop(subprocess.check_output(command, text=True))
@@ -249,7 +251,7 @@ def _word(instruction: str) -> str:
 
 def table(rows: Iterable[Compiled]) -> str:
     """Return a line for each kernel and its types: registers, blocks, and the hot loop."""
-    text = [f"{'kernel':52} {'shared':>6}  registers/blocks on {_names(ARCHITECTURES)}"]
+    text = [f"{'kernel':48} {'shared':>6}  registers/blocks on {_names(ARCHITECTURES)}"]
     lines: dict[tuple, list[Compiled]] = {}
     for row in rows:
         lines.setdefault((row.name, row.types), []).append(row)
@@ -262,7 +264,8 @@ def table(rows: Iterable[Compiled]) -> str:
             cell = f"(sm_{one.needs})" if one.needs else "error" if one.error else cell
             cells.append(cell + f" {one.spills} B spilled" * bool(one.spills))
         last = compiled[-1]
-        line = f"{name.removeprefix('course.'):52} {last.shared:6}  "
+        name = name.removeprefix("course.").replace("make.<locals>.", "")
+        line = f"{name:48} {last.shared:6}  "
         line += "  ".join(f"{cell:7}" for cell in cells)
         if last.doubles:
             line += f"  {last.doubles} of float64"

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from types import ModuleType, SimpleNamespace
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -34,21 +34,46 @@ def library() -> ModuleType:
     return cuda
 
 
-def cuda_devices() -> list[str]:
-    """Return the names of the GPUs that the CUDA driver sees; none without a driver."""
+class GPU(NamedTuple):
+    """What the driver says of a GPU."""
+
+    name: str
+    capability: tuple[int, int]
+    processors: int  # multiprocessors, 128 or 64 lanes each
+    memory: int  # bytes
+
+
+def gpus() -> tuple[list[GPU], str]:
+    """Return the GPUs that the CUDA driver sees, and for which CUDA it was made.
+
+    None and an empty text without a driver.
+    """
     try:
         cuda = ctypes.CDLL("nvcuda.dll" if os.name == "nt" else "libcuda.so.1")
     except OSError:
-        return []
-    count, device, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(100)
-    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(count)):
-        return []
-    names = []
-    for k in range(count.value):
+        return [], ""
+    number, version, name = ctypes.c_int(), ctypes.c_int(), ctypes.create_string_buffer(100)
+    if cuda.cuInit(0) or cuda.cuDeviceGetCount(ctypes.byref(number)):
+        return [], ""
+    cuda.cuDriverGetVersion(ctypes.byref(version))
+    found = []
+    for k in range(number.value):
+        device, memory = ctypes.c_int(), ctypes.c_size_t()
         cuda.cuDeviceGet(ctypes.byref(device), k)
         cuda.cuDeviceGetName(name, len(name), device)
-        names.append(name.value.decode())
-    return names
+        cuda.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+        numbers = []
+        for attribute in (75, 76, 16):  # capability, two numbers; multiprocessors
+            cuda.cuDeviceGetAttribute(ctypes.byref(number), attribute, device)
+            numbers.append(number.value)
+        major, minor, processors = numbers
+        found.append(GPU(name.value.decode(), (major, minor), processors, memory.value))
+    return found, f"{version.value // 1000}.{version.value % 1000 // 10}"
+
+
+def cuda_devices() -> list[str]:
+    """Return the names of the GPUs that the CUDA driver sees; none without a driver."""
+    return [gpu.name for gpu in gpus()[0]]
 
 
 @cache

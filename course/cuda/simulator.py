@@ -35,6 +35,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import copy_context
+from operator import index as whole_number
 from typing import Any
 
 import numpy as np
@@ -258,8 +259,23 @@ def _min(*values: Any) -> Any:
 BUILT_IN = {"max": _max, "min": _min}  # other functions than Python's on a GPU
 
 
+class _Signed:
+    """int32 or int64 of numba: a type of arrays, and of numbers, which stay Python's.
+
+    What it is called with fits: signed numbers that do not are no number on a GPU either.
+    """
+
+    def __init__(self, kind: np.dtype):
+        self.dtype = kind
+
+    def __call__(self, value: Any) -> int:
+        return int(value)
+
+
 def translated(value: Any) -> Any:
     """Return what stands for a global of a kernel: another `math`, NumPy's numbers."""
+    if isinstance(value, types.Integer) and value.signed and value.bitwidth >= 32:
+        return _Signed(as_dtype(value))
     if isinstance(value, types.Number | types.Boolean):
         return as_dtype(value).type
     return math if value is python_math else value
@@ -452,30 +468,56 @@ atomic = _Atomic()
 VERB = {"read": "reads", "write": "writes", "atomic": "changes"}
 
 
-class Access:
-    """Who touched an element, how, where, and what had happened before."""
+# an access: the thread, its barriers and syncs so far, the verb, code and instruction
+Access = tuple["Thread", int, int, str, Any, int]
 
-    __slots__ = ("barriers", "kind", "place", "syncs", "thread")
 
-    def __init__(self, thread: Thread, kind: str, place: tuple):
-        self.thread, self.kind, self.place = thread, kind, place
-        self.barriers, self.syncs = thread.barriers, thread.syncs
+def _unordered(access: Access, thread: Thread) -> bool:
+    """Say whether nothing keeps an access in order with what the thread does now."""
+    other, barriers, syncs = access[:3]
+    if other is thread:
+        return False
+    if other.block is not thread.block:
+        return True
+    if barriers != thread.barriers:
+        return False
+    return other.warp != thread.warp or thread.known[other.lane] <= syncs
 
-    def unordered(self, thread: Thread) -> bool:
-        """Say whether nothing keeps it in order with what the thread does now."""
-        mine = self.thread
-        if mine is thread:
-            return False
-        if mine.block is not thread.block:
-            return True
-        if self.barriers != thread.barriers:
-            return False
-        return mine.warp != thread.warp or thread.known[mine.lane] <= self.syncs
 
-    def __str__(self) -> str:
-        t = self.thread
-        who = f"thread {_short(t.index)} of block {_short(t.block.index)}"
-        return f"{who} {VERB[self.kind]} it in {_lines([self.place])}"
+def _covered(reads: list[Access], thread: Thread) -> bool:
+    """Say whether one more read by the thread can make no difference to a later write.
+
+    Two reads of two blocks: whoever writes races with one of them. Two warps of a block,
+    with no barrier since: likewise. And what a thread has just read, it may read again.
+    """
+    first, last = reads[0], reads[-1]
+    if first[0].block is not last[0].block:
+        return True
+    if first[0].block is not thread.block or first[1] != thread.barriers:
+        return False
+    if first[0].warp != last[0].warp:
+        return True
+    return any(read[0] is thread and read[2] == thread.syncs for read in reads)
+
+
+def _kept(reads: list[Access], read: Access) -> list[Access]:
+    """Return the reads that matter to a later write, with one more."""
+    thread = read[0]
+    if reads and _covered(reads, thread):
+        return reads
+    if reads and reads[0][0].block is thread.block:
+        if reads[0][1] != read[1]:  # a barrier is between
+            return [read]
+        if reads[0][0].warp == thread.warp:
+            return [*(other for other in reads if other[0] is not thread), read]
+    return [*reads[:1], read]
+
+
+def _told(access: Access) -> str:
+    """Return an access as text."""
+    thread, _, _, kind, *place = access
+    who = f"thread {_short(thread.index)} of block {_short(thread.block.index)}"
+    return f"{who} {VERB[kind]} it in {_lines([place])}"
 
 
 def _short(index: tuple[int, int, int]) -> str:
@@ -491,7 +533,7 @@ class Watched:
     With a log of None, for the memory of one thread, it only checks the indices.
     """
 
-    __slots__ = ("address", "array", "flat", "log", "name", "shape", "whole")
+    __slots__ = ("address", "array", "flat", "log", "name", "shape", "strides", "whole")
 
     def __init__(
         self,
@@ -500,7 +542,8 @@ class Watched:
         log: dict[int, list] | None,
         whole: "Watched | None" = None,
     ):
-        self.array, self.name, self.log, self.shape = array, name, log, array.shape
+        self.array, self.name, self.log = array, name, log
+        self.shape, self.strides = array.shape, array.strides
         self.address = array.__array_interface__["data"][0]
         self.whole = self if whole is None else whole  # what this is a part of
         self.flat = array.size if log is None and array.ndim == 1 else 0  # the short way
@@ -531,63 +574,72 @@ class Watched:
 
         With a count, it is to so many elements, the first of which has the index.
         """
-        array, place, element = self.array, self.address, True
         numbers = index if type(index) is tuple else (index,)
-        for k, size, stride in zip(numbers, self.shape, array.strides, strict=False):
-            if isinstance(k, slice):
-                element = False
-                continue
-            if not 0 <= k <= size - count:
-                inside = [k if isinstance(k, slice) else int(k) for k in numbers]
-                raise IndexError(f"{self.name}{inside}: its shape is {self.shape}")
-            place += int(k) * stride
-        if len(numbers) != array.ndim or not element:
+        place, element = self.address, len(numbers) == len(self.shape)
+        for k, size, stride in zip(numbers, self.shape, self.strides, strict=False):
+            if type(k) is not int:
+                if type(k) is slice:
+                    element = False
+                    continue
+                k = whole_number(k)
+            if k < 0 or k > size - count:
+                raise IndexError(f"{self.name}{_plain(numbers)}: its shape is {self.shape}")
+            place += k * stride
+        if not element:
             return False
         if self.log is None:
             return True
+        me = now
+        if kind == "read" and count == 1 and not settings.watch:
+            seen = self.log.get(place)
+            if seen and seen[1] and not (seen[0] or seen[2]) and _covered(seen[1], me):
+                return True
         frame = sys._getframe(2)
         while frame.f_code.co_filename in OURS:
             frame = frame.f_back
-        access = Access(now, kind, (frame.f_code, frame.f_lasti))
-        step = array.strides[-1] if array.ndim else 0
+        access = me, me.barriers, me.syncs, kind, frame.f_code, frame.f_lasti
+        step = self.strides[-1] if count > 1 else 0
         for k in range(count):
             if settings.watch:
                 where = self._index(place + k * step)
-                settings.watch(self.name, where, kind, now, frame.f_lineno)
-            self._remember(place + k * step, access, (*numbers[:-1], numbers[-1] + k))
+                settings.watch(self.name, where, kind, me, frame.f_lineno)
+            self._remember(place + k * step, access, numbers, k)
         return True
 
-    def _remember(self, place: int, access: Access, numbers: tuple) -> None:
+    def _remember(self, place: int, access: Access, numbers: tuple, k: int) -> None:
         """Compare an access with the earlier ones to its place, and keep it."""
-        kind, seen = access.kind, self.log.get(place)
+        thread, kind, seen = access[0], access[3], self.log.get(place)
         if seen is None:
-            seen = self.log[place] = [None, {}, {}]
+            seen = self.log[place] = [None, [], {}]
         write, reads, atomics = seen
-        if write is not None and write.unordered(now):
-            self._race(numbers, write, access)
+        others = [write] if write else []
         if kind != "read":
-            for other in reads.values():
-                if other.unordered(now):
-                    self._race(numbers, other, access)
-        if kind != "atomic":
-            for other in atomics.values():
-                if other.unordered(now):
-                    self._race(numbers, other, access)
+            others += reads
+        if kind != "atomic" and atomics:
+            others += atomics.values()
+        for other in others:
+            if _unordered(other, thread):
+                where = _plain((*numbers[:-1], numbers[-1] + k) if numbers else ())
+                raise CudaError(
+                    f"race on {self.name}{where}: {_told(other)}, {_told(access)}, and no "
+                    "barrier is between"
+                )
         if kind == "write":
-            self.log[place] = [access, {}, {}]
+            self.log[place] = [access, [], {}]
+        elif kind == "read":
+            seen[1] = _kept(reads, access)
         else:
-            (reads if kind == "read" else atomics)[now] = access
+            atomics[thread] = access
 
     def _index(self, place: int) -> tuple[int, ...]:
         """Return the index, into the whole array, of the element at the address."""
         flat = (place - self.whole.address) // self.array.itemsize
         return tuple(map(int, np.unravel_index(flat, self.whole.shape)))
 
-    def _race(self, numbers: tuple, first: Access, second: Access) -> None:
-        raise CudaError(
-            f"race on {self.name}{list(map(int, numbers))}: {first}, {second}, and no "
-            "barrier is between"
-        )
+
+def _plain(numbers: tuple) -> list:
+    """Return an index as Python's numbers."""
+    return [k if isinstance(k, slice) else int(k) for k in numbers]
 
 
 # --- a launch ---------------------------------------------------------------------------

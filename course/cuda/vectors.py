@@ -1,9 +1,10 @@
-"""Instructions of a GPU that numba.cuda has no word for: four numbers at once, small matrices.
+"""What a GPU can and numba.cuda has no word for: four numbers at once, small matrices.
 
 A function here has two versions. In the simulator it is the plain Python that is read
 below. On a GPU it is one instruction, which course/cuda/native.py writes.
 """
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -65,7 +66,7 @@ def st4(a, i, v0, v1, v2, v3):
 def tf32(value):
     """Return the nearest number with 10 bits behind the point, as tensor cores read it."""
     bits = int(np.float32(value).view(np.uint32))
-    if value - value != 0:  # NaN and infinity stay
+    if not math.isfinite(value):
         return value
     return np.uint32((bits + 0x1000) & 0xFFFFE000).view(np.float32)
 

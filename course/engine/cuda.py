@@ -1,7 +1,8 @@
-"""The GPU's matrix product and convolution: what course/layers/linear.py and conv2d.py call.
+"""The GPU's matrix product and convolution, for course/layers/linear.py and conv2d.py.
 
 Each function returns True if it has done the work, and False if it leaves the case to the
-plain kernels: other dtypes than float32, and products too small to fill a GPU.
+plain kernels: other dtypes than float32, products too small to fill a GPU, and
+convolutions whose filters see a channel or two each, which have little to multiply.
 
 The kernels are those of course/engine/cuda_tile.py, in float32, or, if one asks for them,
 those of course/engine/tensor_core.py:
@@ -15,6 +16,7 @@ float32. They are several times as fast, and a thousand times less exact.
 Sums run in an order that the shapes alone decide: the same bits every run.
 """
 
+import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -26,7 +28,9 @@ from course.engine.cuda_matmul import multiply
 from course.shapes import Pads, Pair
 
 FEW = 1 << 20  # products; below this the plain kernels are as fast
+NARROW = 4  # channels and filters in a group
 LARGE = 1 << 31  # elements; indices have 32 bits
+LAYERS = 65535  # blocks of a grid along z
 PRECISIONS = "float32", "tf32"
 _precision = "float32"
 
@@ -64,11 +68,22 @@ def _ours(products: int, *arrays: Array) -> bool:
     return fits and products >= max(1, FEW) and arrays[0].dtype == "float32"
 
 
+def _convolves(
+    target: CudaArray, x: CudaArray, w: CudaArray, stride: Pair, groups: int
+) -> bool:
+    """Say whether the engine takes a convolution; target is y or dy."""
+    if groups > 1 and max(len(w) // groups, w.shape[1]) < NARROW:
+        return False
+    layers = groups * min(stride[0], x.shape[2]) * min(stride[1], x.shape[3])
+    products = target.size * math.prod(w.shape[1:])
+    return layers <= LAYERS and _ours(products, target, x, w)
+
+
 def linear(
     y: CudaArray, x: CudaArray, w: CudaArray, b: CudaArray | None, *, relu: bool = False
 ) -> bool:
     """Compute y = x w^T + b, and what is below zero becomes zero if `relu`."""
-    O, I = w.shape
+    I = w.shape[1]
     if not _ours(y.size * I, y, x, w):
         return False
     multiply(y, x, (I, 1), w, (I, 1), I, b, relu, _tf32(y))
@@ -101,7 +116,7 @@ def conv2d(
     relu: bool = False,
 ) -> bool:
     """Compute y, and what is below zero becomes zero if `relu`."""
-    if not _ours(y.size * w[:1].size, y, x, w):
+    if not _convolves(y, x, w, stride, groups):
         return False
     g = Geometry(x.shape, w.shape, y.shape[2:], stride, frame, dilation, groups)
     cuda_conv.forward(y, x, w, b, g, relu, _tf32(y))
@@ -120,7 +135,7 @@ def conv2d_backward(
     groups: int,
 ) -> bool:
     """Compute dx and dw, each if it is wanted."""
-    if not _ours(dy.size * w[:1].size, dy, x, w):
+    if not _convolves(dy, x, w, stride, groups):
         return False
     g = Geometry(x.shape, w.shape, dy.shape[2:], stride, frame, dilation, groups)
     if dx is not None:

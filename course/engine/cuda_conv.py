@@ -29,7 +29,7 @@ from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
-from numba import int32, uint32
+from numba import uint32
 
 from course import cuda
 from course.cuda import CudaArray
@@ -38,8 +38,6 @@ from course.device import empty
 from course.engine import tensor_core
 from course.engine.cuda_matmul import add_up
 from course.engine.cuda_tile import (
-    BLOCKS,
-    THREADS,
     TILES,
     ZERO,
     Form,
@@ -47,6 +45,7 @@ from course.engine.cuda_tile import (
     choose,
     make,
     sent,
+    shares_of,
 )
 from course.shapes import Pads, Pair
 
@@ -124,10 +123,10 @@ def sizes(table, z):
         uint32(table[h + uint32(8)]),
         uint32(table[h + uint32(9)]),
         uint32(table[h + uint32(10)]),
-        table[h + uint32(11)],
-        table[h + uint32(12)],
-        table[h + uint32(13)],
-        table[h + uint32(14)],
+        uint32(table[h + uint32(11)]),
+        uint32(table[h + uint32(12)]),
+        uint32(table[h + uint32(13)]),
+        uint32(table[h + uint32(14)]),
         uint32(table[h + uint32(15)]),
         uint32(table[h + uint32(16)]),
         uint32(table[h + uint32(17)]),
@@ -155,11 +154,11 @@ def fetch_weights(w, table, p, start, k):
     at = uint32(p.taps + uint32(4) * k)
     if k < p.past:
         v0 = w[uint32(start + uint32(table[at + uint32(3)]))]
-    if k + uint32(1) < p.past:
+    if uint32(k + uint32(1)) < p.past:
         v1 = w[uint32(start + uint32(table[at + uint32(7)]))]
-    if k + uint32(2) < p.past:
+    if uint32(k + uint32(2)) < p.past:
         v2 = w[uint32(start + uint32(table[at + uint32(11)]))]
-    if k + uint32(3) < p.past:
+    if uint32(k + uint32(3)) < p.past:
         v3 = w[uint32(start + uint32(table[at + uint32(15)]))]
     return v0, v1, v2, v3
 
@@ -177,19 +176,20 @@ def split(p, column):
 def start_window(table, p, column):
     """Return where the window begins: in memory, in height, in width."""
     n, i, j = split(p, column if column < p.columns else uint32(0))
-    top = int32(int32(i) * p.stride - p.top)
-    left = int32(int32(j) * p.stride_across - p.left)
-    start = int32(int32(n * p.image + p.source_from) + top * int32(p.W) + left)
-    return start, top, left
+    top, left = uint32(i * p.stride - p.top), uint32(j * p.stride_across - p.left)
+    return uint32(n * p.image + p.source_from + top * p.W + left), top, left
 
 
 @cuda.jit(device=True, forceinline=True)
 def seen(x, table, p, start, line):
-    """Return what is seen at a start and a line of the table together; in the frame, 0."""
+    """Return what is seen at a start and a line of the table together; in the frame, 0.
+
+    Above and left of the plane a coordinate is below zero: without sign, it is very large.
+    """
     offset, down, across, _ = ld4(table, line)
-    inside = uint32(int32(start[1] + down)) < p.H
-    if inside and uint32(int32(start[2] + across)) < p.W:
-        return x[uint32(int32(start[0] + offset))]
+    inside = uint32(start[1] + uint32(down)) < p.H
+    if inside and uint32(start[2] + uint32(across)) < p.W:
+        return x[uint32(start[0] + uint32(offset))]
     return ZERO
 
 
@@ -260,9 +260,7 @@ def _with_taps(headers: list[list[int]], taps: list[list], simulated: bool) -> C
 
 
 @lru_cache(maxsize=256)
-def y_plan(
-    g: Geometry, biased: bool, relu: bool, aligned: bool, simulated: bool
-) -> Plan:
+def y_plan(g: Geometry, biased: bool, relu: bool, aligned: bool, simulated: bool) -> Plan:
     """Return the plan of y."""
     (N, C, H, W), (F, CG, KH, KW), (HO, WO) = g.x, g.w, g.size
     (SH, SW), ((top, _), (left, _)), (DH, DW), G = g.stride, g.frame, g.dilation, g.groups
@@ -329,24 +327,22 @@ def forward(
 ) -> None:
     """Write y."""
     plan = y_plan(g, b is not None, relu, aligned(y), y.simulated)
-    _run(WINDOW_KERNELS, plan, y, w, x, y if b is None else b, tf32)
+    name = choose(plan.rows, plan.columns, plan.layers, tf32)
+    _run(WINDOW_KERNELS[name], TILES[name], plan, y, w, x, y if b is None else b)
 
 
-def backward_x(
-    dx: CudaArray, dy: CudaArray, w: CudaArray, g: Geometry, tf32: bool
-) -> None:
+def backward_x(dx: CudaArray, dy: CudaArray, w: CudaArray, g: Geometry, tf32: bool) -> None:
     """Write dx."""
     plan = dx_plan(g, aligned(dx), dx.simulated)
-    _run(WINDOW_KERNELS, plan, dx, w, dy, dx, tf32)
-
-
-def _run(kernels, plan, target, a, b, bias, tf32) -> None:
-    """Launch the kernel with the tile that suits the plan."""
     name = choose(plan.rows, plan.columns, plan.layers, tf32)
-    tile = TILES[name]
+    _run(WINDOW_KERNELS[name], TILES[name], plan, dx, w, dy, dx)
+
+
+def _run(kernel, tile, plan, target, a, b, bias) -> None:
+    """Launch the kernel, which has this tile, for all of the plan."""
     blocks = -(-plan.columns // tile.columns), -(-plan.rows // tile.rows), plan.layers
     arrays = (array.ravel() for array in (target, a, b, bias))
-    kernels[name][blocks, THREADS](*arrays, plan.table)
+    kernel[blocks, tile.threads](*arrays, plan.table)
 
 
 # --- dw: sums over pixels ---------------------------------------------------------------
@@ -442,11 +438,11 @@ def fetch_dy(dy, table, p, start, k):
             v0, v1, v2, v3 = ld4(dy, at)
         else:
             v0 = dy[at]
-            if pixel + uint32(1) < p.plane:
+            if uint32(pixel + uint32(1)) < p.plane:
                 v1 = dy[at + uint32(1)]
-            if pixel + uint32(2) < p.plane:
+            if uint32(pixel + uint32(2)) < p.plane:
                 v2 = dy[at + uint32(2)]
-            if pixel + uint32(3) < p.plane:
+            if uint32(pixel + uint32(3)) < p.plane:
                 v3 = dy[at + uint32(3)]
     return v0, v1, v2, v3
 
@@ -456,7 +452,7 @@ def start_tap(table, p, column):
     """Return where the tap looks: in memory, in height, in width."""
     column = column if column < p.columns else uint32(0)
     offset, down, across, _ = ld4(table, uint32(p.taps + uint32(4) * column))
-    return int32(int32(p.x_from) + offset), down, across
+    return uint32(p.x_from + uint32(offset)), uint32(down), uint32(across)
 
 
 @cuda.jit(device=True, forceinline=True)
@@ -465,7 +461,7 @@ def fetch_tap(x, table, p, start, k):
     v0 = v1 = v2 = v3 = ZERO
     n = uint32(k // p.whole)
     at = uint32(uint32(PIXELS) + uint32(4) * uint32(k - n * p.whole))
-    tap = int32(start[0] + int32(n * p.x_image)), start[1], start[2]
+    tap = uint32(start[0] + n * p.x_image), start[1], start[2]
     if k < p.past:
         v0 = seen(x, table, p, tap, at)
         v1 = seen(x, table, p, tap, at + uint32(4))
@@ -480,9 +476,7 @@ def place_tap(p, column):
     return uint32(p.target_from + column)
 
 
-WEIGHTS = Form(
-    "weights", dw_sizes, start_dy, fetch_dy, start_tap, fetch_tap, place_tap
-)
+WEIGHTS = Form("weights", dw_sizes, start_dy, fetch_dy, start_tap, fetch_tap, place_tap)
 WEIGHT_KERNELS = {name: make(WEIGHTS, name) for name in TILES if name != "tf32"}
 WEIGHT_KERNELS["tf32"] = tensor_core.make(WEIGHTS)
 
@@ -518,18 +512,18 @@ def dw_plan(
     return Plan(table, rows, columns, G * shares)
 
 
-def backward_w(
-    dw: CudaArray, dy: CudaArray, x: CudaArray, g: Geometry, tf32: bool
-) -> None:
+def backward_w(dw: CudaArray, dy: CudaArray, x: CudaArray, g: Geometry, tf32: bool) -> None:
     """Write dw."""
     N, rows, columns = g.x[0], len(dw) // g.groups, dw.size // len(dw)
-    tile = TILES[choose(rows, columns, g.groups, tf32)]
-    blocks = -(-rows // tile.rows) * -(-columns // tile.columns) * g.groups
     pixels = N * g.size[0] * g.size[1]
-    shares = max(1, min(BLOCKS // blocks, N, pixels // LONG))
+    most = max(1, min(N, pixels // LONG))
+    name = choose(rows, columns, g.groups * most, tf32)
+    tile = TILES[name]
+    blocks = -(-rows // tile.rows) * -(-columns // tile.columns) * g.groups
+    shares = min(N, shares_of(pixels, LONG, blocks, tile))
     shares = -(-N // -(-N // shares))  # none is empty
     to = dw if shares == 1 else empty(shares * dw.size, dw.dtype, dw)
     plan = dw_plan(g, shares, aligned(dy), aligned(to), dw.simulated)
-    _run(WEIGHT_KERNELS, plan, to, dy, x, to, tf32)
+    _run(WEIGHT_KERNELS[name], tile, plan, to, dy, x, to)
     if shares > 1:
         add_up(dw, to, None, False)

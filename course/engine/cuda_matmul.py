@@ -21,8 +21,6 @@ from course.cuda.vectors import ld4
 from course.device import empty
 from course.engine import tensor_core
 from course.engine.cuda_tile import (
-    BLOCKS,
-    THREADS,
     TILES,
     ZERO,
     Form,
@@ -30,6 +28,7 @@ from course.engine.cuda_tile import (
     choose,
     make,
     sent,
+    shares_of,
 )
 
 LONG = 1024  # products in a share of a sum, at least
@@ -101,11 +100,11 @@ def fetch(a, past, quads, place, step, k):
     else:
         if k < past:
             v0 = a[at]
-        if k + uint32(1) < past:
+        if uint32(k + uint32(1)) < past:
             v1 = a[uint32(at + step)]
-        if k + uint32(2) < past:
+        if uint32(k + uint32(2)) < past:
             v2 = a[uint32(at + uint32(2) * step)]
-        if k + uint32(3) < past:
+        if uint32(k + uint32(3)) < past:
             v3 = a[uint32(at + uint32(3) * step)]
     return v0, v1, v2, v3
 
@@ -188,13 +187,14 @@ def multiply(
     """
     (rows, columns), (row_step, column_step) = target.shape, (target.shape[1], 1)
     bias_row, bias_column = 0, 1
-    if columns <= 64 and columns < rows:  # few rows fill a tile, few columns do not
+    # Few rows fill a tile, few columns do not; and a grid is wider than it is high.
+    if columns < rows and (columns <= 64 or rows > 1 << 20):
         a, a_steps, b, b_steps, rows, columns = b, b_steps, a, a_steps, columns, rows
         row_step, column_step, bias_row, bias_column = 1, row_step, 1, 0
-    name = choose(rows, columns, tf32=tf32)
+    name = choose(rows, columns, max(1, length // LONG), tf32)
     tile = TILES[name]
     blocks = -(-columns // tile.columns), -(-rows // tile.rows)
-    shares = max(1, min(BLOCKS // (blocks[0] * blocks[1]), length // LONG))
+    shares = shares_of(length, LONG, blocks[0] * blocks[1], tile)
     share = -(-length // (16 * shares)) * 16
     shares = max(1, -(-length // share)) if length else 1
     split, to = shares > 1, target
@@ -215,6 +215,6 @@ def multiply(
     )
     spare = target.ravel() if bias is None else bias
     arguments = to.ravel(), a.ravel(), b.ravel(), spare, table
-    KERNELS[name][(*blocks, shares), THREADS](*arguments)
+    KERNELS[name][(*blocks, shares), tile.threads](*arguments)
     if split:
         add_up(target, to, bias, relu)

@@ -2,8 +2,8 @@
 
     target[row, column] = bias + sum over k of a[row, k] * b[k, column]
 
-Each number of a is needed for every column, each of b for every row. So a block of 256
-threads computes a tile of the target, and goes along k in steps of 8:
+Each number of a is needed for every column, each of b for every row. So a block of threads
+computes a tile of the target, and goes along k in steps of 8:
 
     global memory    8 columns of a and 8 rows of b are fetched, each number once a block,
     shared memory    to where all threads of the block can read them;
@@ -34,8 +34,8 @@ from course import cuda
 from course.cuda import CudaArray, native
 from course.cuda.vectors import ld4, st4
 
-THREADS = 256  # of a block
-BLOCKS = 264  # that a large GPU runs at once: two on each of 132 processors
+BLOCKS = 264  # of 256 threads, that a large GPU runs at once: two on each of 132 processors
+SMALL = 1 << 18  # elements of targets: in large tiles they would leave most of it idle
 DEPTH = 8  # steps along k between two barriers
 ZERO = float32(0)
 
@@ -48,12 +48,18 @@ class Tile(NamedTuple):
     own_rows: int  # multiples of 4
     own_columns: int
 
+    @property
+    def threads(self) -> int:
+        """Return how many threads a block has."""
+        return self.rows // self.own_rows * (self.columns // self.own_columns)
+
 
 TILES = {
     "128x128": Tile(128, 128, 8, 8),
     "64x128": Tile(64, 128, 4, 8),
     "32x256": Tile(32, 256, 4, 8),
     "16x256": Tile(16, 256, 4, 4),
+    "32x32": Tile(32, 32, 4, 4),  # for few blocks: smaller ones keep more of a GPU busy
     "tf32": Tile(128, 128, 8, 8),  # on tensor cores: course/engine/tensor_core.py
 }
 
@@ -163,9 +169,10 @@ def make(form: Form, name: str) -> cuda.Kernel:
     OWN = OWN_ROWS * OWN_COLUMNS
     A_STEP, B_STEP = uint32(tile.rows + 4), uint32(tile.columns + 4)  # from k to k + 1
     A_HALF, B_HALF = uint32(DEPTH * A_STEP), uint32(DEPTH * B_STEP)
-    A_BOTH, B_BOTH = 2 * int(A_HALF), 2 * int(B_HALF)
+    A_BOTH, B_BOTH = 2 * DEPTH * (tile.rows + 4), 2 * DEPTH * (tile.columns + 4)
     A_CHUNKS = uint32(tile.rows * DEPTH // 4)  # of a step; at most one a thread
-    TWICE = tile.columns * DEPTH // 4 > THREADS  # two chunks of b a thread
+    THREADS = uint32(tile.threads)
+    TWICE = tile.columns * DEPTH // 4 > tile.threads  # two chunks of b a thread
     # A warp is 8 x 4 threads, or 4 x 8 where there are only four rows of threads.
     WARP_ROWS = uint32(min(8, tile.rows // OWN_ROWS))
     WARP_COLUMNS = uint32(32 // WARP_ROWS)
@@ -204,7 +211,7 @@ def make(form: Form, name: str) -> cuda.Kernel:
         me = uint32(cuda.threadIdx.x)
         a_line, a_k = chunk(me, ROWS, p.a_near)
         b_line, b_k = chunk(me, COLUMNS, p.b_near)
-        c_line, c_k = chunk(me + uint32(THREADS), COLUMNS, p.b_near)
+        c_line, c_k = chunk(me + THREADS, COLUMNS, p.b_near)
         a_start = start_a(table, p, row0 + a_line)
         b_start = start_b(table, p, column0 + b_line)
         c_start = start_b(table, p, column0 + c_line)
@@ -215,12 +222,12 @@ def make(form: Form, name: str) -> cuda.Kernel:
         a_four = b_four = c_four = (ZERO, ZERO, ZERO, ZERO)
         k = p.first
         if has_a:
-            a_four = fetch_a(a, table, p, a_start, k + a_k)
+            a_four = fetch_a(a, table, p, a_start, uint32(k + a_k))
             put(a_tile, a_put, A_STEP, a_four)
-        b_four = fetch_b(b, table, p, b_start, k + b_k)
+        b_four = fetch_b(b, table, p, b_start, uint32(k + b_k))
         put(b_tile, b_put, B_STEP, b_four)
         if TWICE:
-            c_four = fetch_b(b, table, p, c_start, k + c_k)
+            c_four = fetch_b(b, table, p, c_start, uint32(k + c_k))
             put(b_tile, c_put, B_STEP, c_four)
         cuda.syncthreads()
 
@@ -233,10 +240,10 @@ def make(form: Form, name: str) -> cuda.Kernel:
             k = uint32(k + uint32(DEPTH))
             if k < p.past:  # the next step sets out ...
                 if has_a:
-                    a_four = fetch_a(a, table, p, a_start, k + a_k)
-                b_four = fetch_b(b, table, p, b_start, k + b_k)
+                    a_four = fetch_a(a, table, p, a_start, uint32(k + a_k))
+                b_four = fetch_b(b, table, p, b_start, uint32(k + b_k))
                 if TWICE:
-                    c_four = fetch_b(b, table, p, c_start, k + c_k)
+                    c_four = fetch_b(b, table, p, c_start, uint32(k + c_k))
             m, n = uint32(a_half + row), uint32(b_half + column)  # ... while this one is
             multiply(a_tile, b_tile, m, n, a_own, b_own, sums)  # multiplied, by hand 8
             m, n = uint32(m + A_STEP), uint32(n + B_STEP)  # times: Numba's loop would
@@ -283,9 +290,11 @@ def make(form: Form, name: str) -> cuda.Kernel:
 def choose(rows: int, columns: int, layers: int = 1, tf32: bool = False) -> str:
     """Return the name of the tile that suits a target: the largest one that is filled.
 
-    `layers` is how many such targets are computed at once. A GPU wants some hundred blocks.
-    Tensor cores have one tile only.
+    `layers` is how many such targets are computed at once, be it shares of one. A GPU wants
+    some hundred blocks. Tensor cores have one tile only.
     """
+    if rows * columns * layers <= SMALL:
+        return "tf32" if tf32 and rows > 32 and columns > 32 else "32x32"
     if tf32 and rows > TILES["32x256"].rows:
         return "tf32"
     for name in ("16x256", "32x256", "64x128"):
@@ -293,6 +302,11 @@ def choose(rows: int, columns: int, layers: int = 1, tf32: bool = False) -> str:
             return name
     blocks = -(-rows // 128) * -(-columns // 128) * layers
     return "128x128" if blocks >= BLOCKS // 2 else "64x128"
+
+
+def shares_of(length: int, least: int, blocks: int, tile: Tile) -> int:
+    """Return in how many shares to cut a sum, each of `least` at least, to fill a GPU."""
+    return max(1, min(BLOCKS * 256 // tile.threads // blocks, length // least))
 
 
 def aligned(a: CudaArray) -> bool:

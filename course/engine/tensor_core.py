@@ -25,7 +25,7 @@ from numba import float32, uint32
 
 from course import cuda
 from course.cuda.vectors import ld4, mma, st4, tf32
-from course.engine.cuda_tile import THREADS, TILES, ZERO, Form, write
+from course.engine.cuda_tile import TILES, ZERO, Form, write
 
 DEPTH = 16  # steps along k between two barriers
 TILE = TILES["tf32"]
@@ -114,10 +114,10 @@ def make(form: Form) -> cuda.Kernel:
         a_put, d_put = spot(a_line, a_k), spot(d_line, d_k)
         b_put, c_put = spot(b_line, b_k), spot(c_line, c_k)
         k = p.first
-        put(a_tile, a_put, fetch_a(a, table, p, a_start, k + a_k))
-        put(a_tile, d_put, fetch_a(a, table, p, d_start, k + d_k))
-        put(b_tile, b_put, fetch_b(b, table, p, b_start, k + b_k))
-        put(b_tile, c_put, fetch_b(b, table, p, c_start, k + c_k))
+        put(a_tile, a_put, fetch_a(a, table, p, a_start, uint32(k + a_k)))
+        put(a_tile, d_put, fetch_a(a, table, p, d_start, uint32(k + d_k)))
+        put(b_tile, b_put, fetch_b(b, table, p, b_start, uint32(k + b_k)))
+        put(b_tile, c_put, fetch_b(b, table, p, c_start, uint32(k + c_k)))
         cuda.syncthreads()
 
         # What its warp multiplies.
@@ -137,21 +137,21 @@ def make(form: Form) -> cuda.Kernel:
             read(b_tile, half + b_at, half + c_at, b_own)
             at = uint32(half + a_at)
             if more:  # a chunk sets out while a quarter of this step is multiplied,
-                v = fetch_a(a, table, p, a_start, k + a_k)
+                v = fetch_a(a, table, p, a_start, uint32(k + a_k))
             multiply(a_tile, at, b_own, sums, 0)
             if more:  # and has come
                 put(a_tile, other + a_put, v)
-                v = fetch_a(a, table, p, d_start, k + d_k)
+                v = fetch_a(a, table, p, d_start, uint32(k + d_k))
             at = uint32(at + quarter)
             multiply(a_tile, at, b_own, sums, 16)
             if more:
                 put(a_tile, other + d_put, v)
-                v = fetch_b(b, table, p, b_start, k + b_k)
+                v = fetch_b(b, table, p, b_start, uint32(k + b_k))
             at = uint32(at + quarter)
             multiply(a_tile, at, b_own, sums, 32)
             if more:
                 put(b_tile, other + b_put, v)
-                v = fetch_b(b, table, p, c_start, k + c_k)
+                v = fetch_b(b, table, p, c_start, uint32(k + c_k))
             at = uint32(at + quarter)
             multiply(a_tile, at, b_own, sums, 48)
             if more:
@@ -168,10 +168,11 @@ def make(form: Form) -> cuda.Kernel:
                 uint32(place(p, c + uint32(2))),
                 uint32(place(p, c + uint32(3))),
             )
-            for i in range(8):
-                r = uint32(row0 + row + uint32(8 * i))
-                s = 16 * (i // 2) + 8 * j + 2 * (i % 2)
-                v0, v1, v2, v3 = sums[s], sums[s + 1], sums[s + 4], sums[s + 5]
-                write(target, bias, p, r, c, places, v0, v1, v2, v3)
+            for i in range(4):
+                for h in range(2):
+                    r = uint32(row0 + row + uint32(16 * i + 8 * h))
+                    s = 16 * i + 8 * j + 2 * h
+                    v0, v1, v2, v3 = sums[s], sums[s + 1], sums[s + 4], sums[s + 5]
+                    write(target, bias, p, r, c, places, v0, v1, v2, v3)
 
     return product

@@ -39,7 +39,7 @@ import numpy as np
 
 from course import cuda
 from course.compiled import compiled
-from course.cuda import unravel
+from course.cuda import split
 from course.cuda.reductions import block_for, block_sum
 from course.device import (
     Array,
@@ -225,8 +225,7 @@ def _dx_cpu_rows(dx, dy, x, w, mean, invstd, dw, db, training, first, past):
                 row[c] = w[c] * invstd[c] * upstream[c]
 
 
-# On a GPU x is (N, C, HW) in any case. Number t of a channel is pixel k of image n:
-# n, _, _, k = unravel(t, (N, 1, 1, HW)).
+# On a GPU x is (N, C, HW) in any case, or flat; t counts the pixels of a channel, or all.
 
 
 @cuda.jit
@@ -240,12 +239,12 @@ def _mean_cuda(mean, rest, invstd, running_mean, running_var, x, momentum, unbia
     zero, one, count = x.dtype.type(0), x.dtype.type(1), x.dtype.type(N * HW)
     total = zero
     for t in range(cuda.threadIdx.x, N * HW, cuda.blockDim.x):
-        n, _, _, k = unravel(t, (N, 1, 1, HW))
+        n, k = split(t, HW)
         total += x[n, c, k]
     pivot = block_sum(total, scratch) / count
     total, squares = zero, zero
     for t in range(cuda.threadIdx.x, N * HW, cuda.blockDim.x):
-        n, _, _, k = unravel(t, (N, 1, 1, HW))
+        n, k = split(t, HW)
         distance = x[n, c, k] - pivot
         total += distance
         squares += distance * distance
@@ -275,7 +274,8 @@ def _invstd_cuda(mean, rest, invstd, running_mean, running_var, eps):
 def _y_cuda(y, x, w, b, mean, rest, invstd, C, HW):
     """Equation (3); a thread has elements."""
     for t in range(cuda.grid(1), y.size, cuda.gridsize(1)):
-        _, _, c, _ = unravel(t, (1, 1, C, HW))
+        plane, _ = split(t, HW)
+        _, c = split(plane, C)
         y[t] = (x[t] - mean[c] - rest[c]) * (w[c] * invstd[c]) + b[c]
 
 
@@ -286,7 +286,7 @@ def _dw_cuda(dw, db, dy, x, mean, invstd):
     (N, _, HW), c = x.shape, cuda.blockIdx.x
     slope = total = x.dtype.type(0)
     for t in range(cuda.threadIdx.x, N * HW, cuda.blockDim.x):
-        n, _, _, k = unravel(t, (N, 1, 1, HW))
+        n, k = split(t, HW)
         slope += dy[n, c, k] * (x[n, c, k] - mean[c])
         total += dy[n, c, k]
     slope, total = block_sum(slope, scratch), block_sum(total, scratch)
@@ -300,7 +300,8 @@ def _dx_cuda(dx, dy, x, w, mean, invstd, dw, db, training, C, HW):
     """Equation (6), in use without the terms of db and dw; a thread has elements."""
     share = x.dtype.type(1) / x.dtype.type(x.size // C)
     for t in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
-        _, _, c, _ = unravel(t, (1, 1, C, HW))
+        plane, _ = split(t, HW)
+        _, c = split(plane, C)
         level = dy[t]
         if training:
             level += -db[c] * share - (x[t] - mean[c]) * (invstd[c] * dw[c] * share)

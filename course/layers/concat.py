@@ -31,6 +31,7 @@ from math import prod
 import numpy as np
 
 from course import cuda
+from course.cuda import split
 from course.device import Array, empty, floats, launch, on_cpu, same_shape
 from course.layers.base import Layer
 from course.shapes import integer
@@ -44,7 +45,7 @@ def _y_cuda(y, x, start):
     """
     width = x.shape[1]
     for t in range(cuda.grid(1), x.size, cuda.gridsize(1)):
-        n, k = t // width, t % width
+        n, k = split(t, width)
         y[n, start + k] = x[n, k]
 
 
@@ -53,7 +54,7 @@ def _dx_cuda(dx, dy, start):
     """Equation (2) for one x; a thread has elements of dx."""
     width = dx.shape[1]
     for t in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
-        n, k = t // width, t % width
+        n, k = split(t, width)
         dx[n, k] = dy[n, start + k]
 
 

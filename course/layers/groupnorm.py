@@ -37,10 +37,10 @@ from math import prod
 from typing import Any
 
 import numpy as np
-from numba import int32, uint32
 
 from course import cuda
 from course.compiled import compiled
+from course.cuda import split
 from course.cuda.reductions import block_for, block_moments, block_sum
 from course.device import (
     Array,
@@ -136,8 +136,9 @@ def _y_cuda(y, mean, invstd, x, w, b, HW, eps):
         invstd[n, group] = scale
     c0 = group * (M // HW)
     for k in range(cuda.threadIdx.x, M, cuda.blockDim.x):
-        c = c0 + int32(uint32(k) // uint32(HW))
-        y[both, k] = (x[both, k] - pivot - shift) * scale * w[c] + b[c]
+        c, _ = split(k, HW)  # within the group
+        level = (x[both, k] - pivot - shift) * scale
+        y[both, k] = level * w[c0 + c] + b[c0 + c]
 
 
 @cuda.jit
@@ -176,7 +177,8 @@ def _dx_cuda(dx, dy, x, w, mean, invstd, dwn, dbn, HW):
     average = block_sum(average, scratch) * share
     slope = block_sum(slope, scratch) * share * scale
     for k in range(cuda.threadIdx.x, M, cuda.blockDim.x):
-        factor = scale * w[c0 + int32(uint32(k) // uint32(HW))]
+        c, _ = split(k, HW)  # within the group
+        factor = scale * w[c0 + c]
         dx[both, k] = factor * dy[both, k] - average - (x[both, k] - mean_n) * slope
 
 

@@ -28,6 +28,7 @@ import numpy as np
 
 from course import cuda
 from course.compiled import compiled
+from course.cuda import split
 from course.cuda.reductions import row_max, warp_sum
 from course.device import Array, empty_like, fill, floats, launch, on_cpu, same_shape
 from course.engine.elementary import exp, larger
@@ -76,10 +77,10 @@ def _y_cpu_across(y, x, first, past):
 
 @cuda.jit
 def _y_cuda(y, x):
-    """Equation (1); a warp has rows, a thread has every 32nd number of them."""
+    """Equation (1); a warp has a row, a thread has every 32nd number of it."""
     N, C = x.shape
-    lane = cuda.threadIdx.x % 32
-    for n in range(cuda.grid(1) // 32, N, cuda.gridsize(1) // 32):
+    n, lane = cuda.grid(1) // 32, cuda.threadIdx.x % 32
+    if n < N:
         largest, total = row_max(x[n]), x.dtype.type(0)
         for k in range(lane, C, 32):
             y[n, k] = x[n, k] - largest
@@ -91,10 +92,10 @@ def _y_cuda(y, x):
 
 @cuda.jit
 def _y_cuda_across(y, x):
-    """Equation (1) for rows that lie side by side, x[n,:,k]; a thread has rows."""
+    """Equation (1) for rows that lie side by side, x[n,:,k]; a thread has a row."""
     N, C, width = x.shape
-    for t in range(cuda.grid(1), N * width, cuda.gridsize(1)):
-        n, k = t // width, t % width
+    n, k = split(cuda.grid(1), width)
+    if n < N:
         largest, total = x[n, 0, k], x.dtype.type(0)
         for c in range(C):
             if x[n, c, k] > largest or x[n, c, k] != x[n, c, k]:
@@ -136,10 +137,10 @@ def _dx_cpu_across(dx, dy, y, first, past):
 
 @cuda.jit
 def _dx_cuda(dx, dy, y):
-    """Equation (2); a warp has rows, a thread has every 32nd number of them."""
+    """Equation (2); a warp has a row, a thread has every 32nd number of it."""
     N, C = y.shape
-    lane = cuda.threadIdx.x % 32
-    for n in range(cuda.grid(1) // 32, N, cuda.gridsize(1) // 32):
+    n, lane = cuda.grid(1) // 32, cuda.threadIdx.x % 32
+    if n < N:
         total = y.dtype.type(0)
         for k in range(lane, C, 32):
             total += dy[n, k]
@@ -150,10 +151,10 @@ def _dx_cuda(dx, dy, y):
 
 @cuda.jit
 def _dx_cuda_across(dx, dy, y):
-    """Equation (2) for rows that lie side by side, y[n,:,k]; a thread has rows."""
+    """Equation (2) for rows that lie side by side, y[n,:,k]; a thread has a row."""
     N, C, width = y.shape
-    for t in range(cuda.grid(1), N * width, cuda.gridsize(1)):
-        n, k = t // width, t % width
+    n, k = split(cuda.grid(1), width)
+    if n < N:
         total = y.dtype.type(0)
         for c in range(C):
             total += dy[n, c, k]

@@ -130,10 +130,10 @@ def _dx_cuda(dx, dy, x, y, KH, KW, SH, SW, top, left, DH, DW):
         i0, i1 = windows_over(p + top, HO, KH, SH, DH)
         j0, j1 = windows_over(q + left, WO, KW, SW, DW)
         for i in range(i0, i1):
-            for j in range(j0, j1):
-                tap = (p + top - i * SH) % DH == 0 and (q + left - j * SW) % DW == 0
-                if tap and y[n, c, i, j] != zero:
-                    total += dy[n, c, i, j] / y[n, c, i, j]
+            if (p + top - i * SH) % DH == 0:  # else the pixel is between two taps
+                for j in range(j0, j1):
+                    if (q + left - j * SW) % DW == 0 and y[n, c, i, j] != zero:
+                        total += dy[n, c, i, j] / y[n, c, i, j]
         dx[n, c, p, q] = x[n, c, p, q] * total
 
 

@@ -25,6 +25,7 @@ import numpy as np
 
 from course import cuda
 from course.compiled import compiled
+from course.cuda import split
 from course.device import (
     Array,
     empty,
@@ -73,7 +74,7 @@ def _y_cuda(y, argmax, x):
     """Equation (1), and where each maximum was; a thread has elements of y."""
     rows, pieces, width = x.shape
     for t in range(cuda.grid(1), rows * width, cuda.gridsize(1)):
-        n, k = t // width, t % width
+        n, k = split(t, width)
         best, place = x[n, 0, k], 0
         for j in range(1, pieces):
             new = x[n, j, k]
@@ -88,7 +89,7 @@ def _dx_cuda(dx, dy, argmax):
     """Equation (2); a thread has elements of dy."""
     rows, pieces, width = dx.shape
     for t in range(cuda.grid(1), rows * width, cuda.gridsize(1)):
-        n, k = t // width, t % width
+        n, k = split(t, width)
         for j in range(pieces):
             dx[n, j, k] = dy[n, k] if argmax[n, k] == j else dy.dtype.type(0)
 

@@ -26,6 +26,7 @@ import numpy as np
 
 from course import cuda
 from course.compiled import compiled
+from course.cuda import split
 from course.cuda.reductions import block_for, block_sum
 from course.device import (
     Array,
@@ -84,7 +85,9 @@ def _y_cuda(y, x, w, pixels):
     """Equation (1); a thread has elements."""
     zero = x.dtype.type(0)
     for k in range(cuda.grid(1), y.size, cuda.gridsize(1)):
-        y[k] = x[k] if x[k] > zero else w[k // pixels % w.size] * x[k]
+        plane, _ = split(k, pixels)
+        _, c = split(plane, w.size)
+        y[k] = x[k] if x[k] > zero else w[c] * x[k]
 
 
 @cuda.jit
@@ -92,7 +95,9 @@ def _dx_cuda(dx, dy, x, w, pixels):
     """Equation (2); a thread has elements."""
     zero = x.dtype.type(0)
     for k in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
-        dx[k] = dy[k] if x[k] > zero else w[k // pixels % w.size] * dy[k]
+        plane, _ = split(k, pixels)
+        _, c = split(plane, w.size)
+        dx[k] = dy[k] if x[k] > zero else w[c] * dy[k]
 
 
 @cuda.jit
@@ -108,9 +113,10 @@ def _dwn_cuda(dwn, dy, x):
     zero = x.dtype.type(0)
     total = zero
     for t in range(cuda.threadIdx.x, samples * pixels, cuda.blockDim.x):
-        n, k = n0 + t // pixels, t % pixels
-        product = x[n, c, k] * dy[n, c, k]
-        total += zero if x[n, c, k] > zero else product
+        n, k = split(t, pixels)
+        pixel = x[n0 + n, c, k]
+        product = pixel * dy[n0 + n, c, k]
+        total += zero if pixel > zero else product
     total = block_sum(total, scratch)
     if cuda.threadIdx.x == 0:
         dwn[n0, c] = total

@@ -8,6 +8,7 @@ import math
 from typing import Any
 
 import numpy as np
+from numba import int64
 
 from course import cuda
 from course.compiled import compiled
@@ -27,9 +28,10 @@ def _wrong_label(labels, C):
 @cuda.jit(device=True)
 def class_of(label, s):
     """Return the label and 0, or, if it is no class of the scores s, class 0 and NaN."""
+    label = int64(label)
     if 0 <= label < s.shape[1]:
         return label, s.dtype.type(0)
-    return 0 * label, s.dtype.type(math.nan)
+    return int64(0), s.dtype.type(math.nan)
 
 
 @compiled

@@ -79,12 +79,12 @@ def _dz_cpu(dz, loss, z, t, w, share, first, past):
 def _dz_cuda(dz, loss, z, t, w, share):
     """Equation (2), and loss[n], a sample's part of equation (1).
 
-    A warp has samples, a thread has every 32nd score of them.
+    A warp has a sample, a thread has every 32nd score of it.
     """
     zero, one = z.dtype.type(0), z.dtype.type(1)
     N, M = z.shape
-    lane = cuda.threadIdx.x % 32
-    for n in range(cuda.grid(1) // 32, N, cuda.gridsize(1) // 32):
+    n, lane = cuda.grid(1) // 32, cuda.threadIdx.x % 32
+    if n < N:
         total = zero
         for k in range(lane, M, 32):
             true = z.dtype.type(t[n, k])

@@ -43,6 +43,7 @@ import numpy as np
 
 from course import cuda
 from course.compiled import compiled
+from course.cuda import split
 from course.cuda.reductions import block_for, block_sum, row_max, warp_sum
 from course.device import (
     Array,
@@ -132,22 +133,21 @@ def _ds_cpu_weighted(ds, loss, logp, target, share, first, past):
 def _ds_cuda(ds, loss, s, t, share):
     """Equation (3), and loss[n], a row's part of equation (2), as on the CPU.
 
-    A warp has rows, a thread has every 32nd class of them.
+    A warp has a row, a thread has every 32nd class of it.
     """
+    zero = s.dtype.type(0)
     N, C = s.shape
-    lane = cuda.threadIdx.x % 32
-    for n in range(cuda.grid(1) // 32, N, cuda.gridsize(1) // 32):
+    n, lane = cuda.grid(1) // 32, cuda.threadIdx.x % 32
+    if n < N:
         right, wrong = class_of(t[n], s)
-        largest, total = row_max(s[n]) + wrong, s.dtype.type(0)
+        largest, total = row_max(s[n]) + wrong, zero
         for k in range(lane, C, 32):
             ds[n, k] = math.exp(s[n, k] - largest)
             total += ds[n, k]
         total = warp_sum(total)
         scale = share / total
         for k in range(lane, C, 32):
-            ds[n, k] *= scale
-            if k == right:
-                ds[n, k] -= share
+            ds[n, k] = ds[n, k] * scale - (share if k == right else zero)
         if lane == 0:
             loss[n] = math.log(total) - (s[n, right] - largest)
 
@@ -158,7 +158,7 @@ def _target_cuda(target, t, weight, e):
     N, C = target.shape
     keep, rest = weight.dtype.type(1) - e, e / weight.dtype.type(C)
     for j in range(cuda.grid(1), N * C, cuda.gridsize(1)):
-        n, k = j // C, j % C
+        n, k = split(j, C)
         target[n, k] = weight[k] * (keep * t[n, k] + rest)
 
 
@@ -168,7 +168,7 @@ def _target_cuda_labels(target, t, weight, e):
     N, C = target.shape
     keep, rest = weight.dtype.type(1) - e, e / weight.dtype.type(C)
     for j in range(cuda.grid(1), N * C, cuda.gridsize(1)):
-        n, k = j // C, j % C
+        n, k = split(j, C)
         right, wrong = class_of(t[n], target)
         target[n, k] = weight[k] * (keep + rest if k == right else rest) + wrong
 
@@ -190,12 +190,12 @@ def _Z_cuda(Z, t, weight):
 def _ds_cuda_weighted(ds, loss, logp, target, Z):
     """Equation (6), and loss[n], a row's part of equation (5), divided by Z.
 
-    A warp has rows, a thread has every 32nd class of them.
+    A warp has a row, a thread has every 32nd class of it.
     """
     zero, share = logp.dtype.type(0), logp.dtype.type(1) / Z[0]
     N, C = logp.shape
-    lane = cuda.threadIdx.x % 32
-    for n in range(cuda.grid(1) // 32, N, cuda.gridsize(1) // 32):
+    n, lane = cuda.grid(1) // 32, cuda.threadIdx.x % 32
+    if n < N:
         total, surprise = zero, zero
         for k in range(lane, C, 32):
             total += target[n, k]

@@ -51,12 +51,12 @@ def _ds_cpu(ds, loss, s, t, margin, share, first, past):
 def _ds_cuda(ds, loss, s, t, margin, share):
     """Equation (2), and loss[n], a row's part of equation (1).
 
-    A warp has rows, a thread has every 32nd class of them.
+    A warp has a row, a thread has every 32nd class of it.
     """
     zero = s.dtype.type(0)
     N, C = s.shape
-    lane = cuda.threadIdx.x % 32
-    for n in range(cuda.grid(1) // 32, N, cuda.gridsize(1) // 32):
+    n, lane = cuda.grid(1) // 32, cuda.threadIdx.x % 32
+    if n < N:
         right, wrong = class_of(t[n], s)
         total, wins = zero, zero
         for k in range(lane, C, 32):

@@ -48,11 +48,11 @@ def _dlogq_cpu(dlogq, loss, logq, p, share, first, past):
 def _dlogq_cuda(dlogq, loss, logq, p, share):
     """Equation (2), and loss[n], a row's part of equation (1).
 
-    A warp has rows, a thread has every 32nd class of them.
+    A warp has a row, a thread has every 32nd class of it.
     """
     N, C = logq.shape
-    lane = cuda.threadIdx.x % 32
-    for n in range(cuda.grid(1) // 32, N, cuda.gridsize(1) // 32):
+    n, lane = cuda.grid(1) // 32, cuda.threadIdx.x % 32
+    if n < N:
         total = logq.dtype.type(0)
         for k in range(lane, C, 32):
             if p[n, k] != 0:

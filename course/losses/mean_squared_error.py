@@ -42,11 +42,11 @@ def _dy_cpu(dy, loss, y, t, share, first, past):
 def _dy_cuda(dy, loss, y, t, share):
     """Equation (2), and loss[n], a sample's part of equation (1).
 
-    A warp has samples, a thread has every 32nd output of them.
+    A warp has a sample, a thread has every 32nd output of it.
     """
     N, M = y.shape
-    lane = cuda.threadIdx.x % 32
-    for n in range(cuda.grid(1) // 32, N, cuda.gridsize(1) // 32):
+    n, lane = cuda.grid(1) // 32, cuda.threadIdx.x % 32
+    if n < N:
         total = y.dtype.type(0)
         for k in range(lane, M, 32):
             gap = y[n, k] - t[n, k]

@@ -23,7 +23,7 @@ NO_LIMIT = {"FMA peak": float("inf"), "bandwidth": float("inf")}
 def small(rng=None):
     """Return a network with what ResNet-20 has, for images of 2 x 4 x 4."""
     rng = rng or np.random.default_rng(0)
-    body = [Conv2d(2, 4, 3, 2, 1, bias=False, rng=rng), BatchNorm2d(4)]
+    body = Sequential(Conv2d(2, 4, 3, 2, 1, bias=False, rng=rng), BatchNorm2d(4))
     shortcut = IdentityShortcut(4, 2)
     layers = [Residual(body, shortcut, ReLU()), GlobalAvgPool2d(), Flatten()]
     network = Sequential(*layers, Linear(4, 10, rng=rng))

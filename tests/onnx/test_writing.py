@@ -178,7 +178,7 @@ def test_an_inception_module_means_the_same_to_others(tmp_path, rng):
 @pytest.mark.parametrize("name", ["alexnet", "vgg11", "googlenet", "resnet50"])
 def test_large_networks_come_back(name, tmp_path, rng):
     network = moved(getattr(course.zoo, name)(), rng)
-    x = rng.normal(size=(1, 3, 224, 224)).astype(np.float32)
+    x = rng.normal(size=(1, *network.input_shape)).astype(np.float32)
     check(network, x, tmp_path / "network.onnx", theirs=False)
 
 
