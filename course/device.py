@@ -161,6 +161,8 @@ def empty(shape: int | tuple[int, ...], dtype: Any, like: Array) -> Array:
 
 def empty_like(a: Array) -> Array:
     """Return a new array of the shape and dtype of `a`, where it is."""
+    if on_cpu(a):
+        return np.empty(a.shape, a.dtype)
     return empty(a.shape, a.dtype, like=a)
 
 
@@ -189,18 +191,21 @@ def fill(loops: Callable, count: int, *arguments: Any, steps: int = 0) -> None:
     Each call runs in a thread of its own if there is enough to do to pay for waking it:
     `steps` is how often the innermost line runs, if not once for each element.
     """
-    if CudaArray in map(type, arguments):
+    try:
+        if _threads > 1 < count:
+            if not steps:
+                steps = sum([a.size for a in arguments if isinstance(a, np.ndarray)])
+            if steps >= SMALL:
+                spread(loops, count, min(_threads, count), *arguments)
+                return
+        loops(*arguments, 0, count)
+    except Exception:
+        if CudaArray not in map(type, arguments):
+            raise
         raise TypeError(
             f"{loops.__name__} computes on the CPU and has no CUDA kernel beside it: "
             "course.device.host(a) copies an array"
-        )
-    if _threads > 1 < count:
-        if not steps:
-            steps = sum([a.size for a in arguments if isinstance(a, np.ndarray)])
-        if steps >= SMALL:
-            spread(loops, count, min(_threads, count), *arguments)
-            return
-    loops(*arguments, 0, count)
+        ) from None
 
 
 def floats(name: str, a: Array, shape: str, like: Any = None) -> Array:
@@ -213,7 +218,8 @@ def floats(name: str, a: Array, shape: str, like: Any = None) -> Array:
     Traceback (most recent call last):
     TypeError: x has dtype int64; layers compute in float32 or float64: x.astype(np.float32)
     """
-    if not isinstance(a, Array):
+    here = isinstance(a, np.ndarray)
+    if not here and not isinstance(a, CudaArray):
         raise TypeError(f"{name} is a {type(a).__name__}; it must be a NumPy array")
     if a.dtype not in FLOATS:
         raise TypeError(
@@ -221,8 +227,9 @@ def floats(name: str, a: Array, shape: str, like: Any = None) -> Array:
             f"{name}.astype(np.float32)"
         )
     if like is not None:
-        if isinstance(like, Array):
-            same_device(name, a, like)
+        if isinstance(like, (np.ndarray, CudaArray)):
+            if not here or not isinstance(like, np.ndarray):
+                same_device(name, a, like)
             like = like.dtype
         if a.dtype != like:
             raise TypeError(
@@ -231,7 +238,7 @@ def floats(name: str, a: Array, shape: str, like: Any = None) -> Array:
             )
     if shape != "any" and a.ndim != _axes(shape):
         raise ValueError(f"{name} has shape {a.shape}; it must be {shape}")
-    return np.asarray(a, order="C") if on_cpu(a) else a
+    return np.asarray(a, order="C") if here else a
 
 
 def same_device(name: str, a: Array, like: Array) -> None:

@@ -26,6 +26,7 @@ from course.device import (
     to,
 )
 from course.layers import Linear, relu_forward
+from course.layers.relu import _y_cpu
 from tests.cuda.every import every_place, on_cuda, poison
 
 sim = pytest.mark.sim
@@ -198,7 +199,7 @@ def test_a_kernel_refuses_arrays_of_the_cpu(x):
 @sim
 def test_loops_of_the_cpu_refuse_arrays_on_cuda(x):
     with pytest.raises(TypeError, match="computes on the CPU and has no CUDA kernel"):
-        fill(lambda *_: None, 6, x)
+        fill(_y_cpu, 6, x.ravel(), x.ravel())
 
 
 # --- a mixture names both ---------------------------------------------------------------
