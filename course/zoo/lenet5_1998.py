@@ -30,7 +30,9 @@ from typing import Any
 
 import numpy as np
 
-from course.device import Array, floats, same_shape
+from course import cuda
+from course.cuda import unravel
+from course.device import Array, empty, empty_like, floats, launch, on_cpu, same_shape
 from course.layers import (
     Conv2d,
     Flatten,
@@ -112,14 +114,76 @@ def bitmaps() -> np.ndarray:
     return np.where(digits, 1.0, -1.0)
 
 
+@cuda.jit
+def _y_cuda_times(y, x, factor):
+    """Write the multiple of x; a thread has elements."""
+    for k in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        y[k] = factor * x[k]
+
+
+@cuda.jit
+def _w_cuda_full(w, weight, window):
+    """Write the filters, with zeros where they see nothing; a thread has taps of w."""
+    for k in range(cuda.grid(1), w.size, cuda.gridsize(1)):
+        f, c, u, v = unravel(k, w.shape)
+        if window[f, c] < 0:
+            w[f, c, u, v] = 0
+        else:
+            w[f, c, u, v] = weight[window[f, c], u, v]
+
+
+@cuda.jit
+def _dweight_cuda(dweight, dw, window):
+    """Pick the gradients of the chosen windows; a thread has taps of dw."""
+    for k in range(cuda.grid(1), dw.size, cuda.gridsize(1)):
+        f, c, u, v = unravel(k, dw.shape)
+        if window[f, c] >= 0:
+            dweight[window[f, c], u, v] = dw[f, c, u, v]
+
+
+@cuda.jit
+def _y_cuda_distance(y, x, templates):
+    """Write minus the squared distances; a thread has elements of y."""
+    classes, I = templates.shape
+    for k in range(cuda.grid(1), y.size, cuda.gridsize(1)):
+        n, j = k // classes, k % classes
+        total = y.dtype.type(0)
+        for i in range(I):
+            apart = x[n, i] - templates[j, i]
+            total -= apart * apart
+        y[n, j] = total
+
+
+@cuda.jit
+def _dx_cuda_distance(dx, dy, x, templates):
+    """Write the gradient of the distances; a thread has elements of dx."""
+    classes, I = templates.shape
+    for k in range(cuda.grid(1), dx.size, cuda.gridsize(1)):
+        n, i = k // I, k % I
+        total = dx.dtype.type(0)
+        for j in range(classes):
+            twice = x[n, i] - templates[j, i]
+            total -= dy[n, j] * (twice + twice)
+        dx[n, i] = total
+
+
+def _times(factor: float, x: Array) -> Array:
+    """Return the multiple of the array, where it is."""
+    if on_cpu(x):
+        return factor * x
+    y = empty_like(x)
+    launch(_y_cuda_times, x.size, y.ravel(), x.ravel(), x.dtype.type(factor))
+    return y
+
+
 class ScaledTanh(Tanh):
     """1.7159 * tanh(2/3 * x), the squashing function of LeNet-5; it learns nothing."""
 
     def forward(self, x: Array) -> Array:
-        return HEIGHT * super().forward(SLOPE * floats("x", x, "any"))
+        return _times(HEIGHT, super().forward(_times(SLOPE, floats("x", x, "any"))))
 
     def backward(self, dy: Array) -> Array:
-        return HEIGHT * SLOPE * super().backward(dy)
+        return _times(HEIGHT * SLOPE, super().backward(dy))
 
 
 class ChosenConv2d(Layer):
@@ -140,7 +204,8 @@ class ChosenConv2d(Layer):
     ):
         super().__init__()
         self.table = np.asarray(table, bool)
-        self.window = {"kernel_size": kernel_size, "stride": 1}
+        number = np.cumsum(self.table).reshape(self.table.shape) - 1
+        self.windows = np.where(self.table, number, -1).astype(np.int32)  # which, for each
         seen = self.table.sum(axis=1)  # channels, by each filter
         weight = he_normal(rng, (seen.sum(), kernel_size, kernel_size), np.float64)
         spread = np.sqrt(np.repeat(seen, seen))[:, None, None]
@@ -152,7 +217,11 @@ class ChosenConv2d(Layer):
     def _full(self) -> Array:
         """Return the filters (F, C, KH, KW), with zeros where they see nothing."""
         weight = self.params["weight"]
-        w = np.zeros((*self.table.shape, *weight.shape[1:]), weight.dtype)
+        w = empty((*self.table.shape, *weight.shape[1:]), weight.dtype, weight)
+        if not on_cpu(weight):
+            launch(_w_cuda_full, w.size, w, weight, self.windows)
+            return w
+        w[...] = 0
         w[self.table] = weight
         return w
 
@@ -163,7 +232,11 @@ class ChosenConv2d(Layer):
 
     def backward(self, dy: Array) -> Array:
         dx, dw, self.grads["bias"] = conv2d_backward(dy, self.remembered("x"), self._full())
-        self.grads["weight"] = dw[self.table]
+        if on_cpu(dw):
+            self.grads["weight"] = dw[self.table]
+        else:
+            self.grads["weight"] = empty_like(self.params["weight"])
+            launch(_dweight_cuda, dw.size, self.grads["weight"], dw, self.windows)
         return dx
 
 
@@ -179,13 +252,21 @@ class Distance(Layer):
 
     def forward(self, x: Array) -> Array:
         templates = self.buffers["templates"]
-        x = floats("x", x, "(N, I)", templates.dtype)
+        x = floats("x", x, "(N, I)", templates)
         same_shape("x", x, (len(x), templates.shape[1]), "(N, I) for these templates")
-        self.apart = x[:, None] - templates
-        return -(self.apart**2).sum(axis=2)
+        self.x = x
+        if on_cpu(x):
+            return -((x[:, None] - templates) ** 2).sum(axis=2)
+        y = empty((len(x), len(templates)), x.dtype, x)
+        launch(_y_cuda_distance, y.size, y, x, templates)
+        return y
 
     def backward(self, dy: Array) -> Array:
-        apart = self.remembered("apart")
-        dy = floats("dy", dy, "(N, classes)", apart.dtype)
-        same_shape("dy", dy, apart.shape[:2], "the shape of y")
-        return -2 * np.einsum("nk,nki->ni", dy, apart)
+        x, templates = self.remembered("x"), self.buffers["templates"]
+        dy = floats("dy", dy, "(N, classes)", x)
+        same_shape("dy", dy, (len(x), len(templates)), "the shape of y")
+        if on_cpu(x):
+            return -2 * np.einsum("nk,nki->ni", dy, x[:, None] - templates)
+        dx = empty_like(x)
+        launch(_dx_cuda_distance, dx.size, dx, dy, x, templates)
+        return dx

@@ -21,6 +21,7 @@ from course.layers import Conv2d, ConvTranspose2d, Linear
 from course.losses import binary_cross_entropy_with_logits
 from course.regularization import L1, L2, MaxNorm, clip_norm
 from course.zoo.identity_shortcut import IdentityShortcut
+from course.zoo.lenet5_1998 import ChosenConv2d, Distance, ScaledTanh
 from tests.cuda import test_losses_on_cuda as on_losses
 from tests.cuda import test_optimizers_on_cuda as on_optimizers
 from tests.cuda.every import modules, run_on_cuda
@@ -80,6 +81,9 @@ def others():
         (Linear(32, 32, rng=np.random.default_rng(0)), (32, 32)),
         (Conv2d(2, 2, 1, rng=np.random.default_rng(0)), (2, 2, 64, 64)),
         (IdentityShortcut(4, 2), (2, 3, 4, 4)),
+        (ScaledTanh(), (2, 3)),
+        (ChosenConv2d([[1, 0]], 3, rng=np.random.default_rng(0)), (2, 2, 4, 4)),
+        (Distance([[1, -1, 1]]), (2, 3)),
     ):
         x = np.zeros(shape, np.float32)
         dy = np.zeros_like(layer.forward(x))
