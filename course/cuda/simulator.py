@@ -98,6 +98,8 @@ class Nobody:
     """What `now` is while no thread runs."""
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # somebody looks what this is
+            raise AttributeError(name)
         raise CudaError("this is for kernels, and no kernel runs now")
 
 

@@ -5,6 +5,7 @@ python -m tests.cuda.test_compile_check conv2d      the table, for names with th
 
 import sys
 from collections import Counter
+from copy import deepcopy
 from functools import cache, partial
 
 import numpy as np
@@ -67,6 +68,7 @@ def optimizers():
     for optimizer in (*on_optimizers.OPTIMIZERS.values(), L1(0.1), L2(0.1), MaxNorm(1)):
 
         def run(optimizer=optimizer):
+            optimizer = deepcopy(optimizer)  # it remembers what it has seen
             moved = on_optimizers.moved(on_optimizers.layers(np.float32), "cuda")
             for name in ("step", "penalty", "add_gradients", "project"):
                 getattr(optimizer, name, len)(moved)

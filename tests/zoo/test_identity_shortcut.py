@@ -9,7 +9,6 @@ from course.zoo.identity_shortcut import (
     identity_shortcut_backward,
     identity_shortcut_forward,
 )
-from tests.cuda.every import every_place, moved, on_cuda
 
 GEOMETRY = pytest.mark.parametrize(
     "shape, channels, stride",
@@ -88,20 +87,3 @@ def test_half_of_the_zeros_come_before_the_channels():
 def test_what_cannot_be_is_said_in_words(work, error, words):
     with pytest.raises(error, match=words):
         work()
-
-
-@every_place
-@pytest.mark.parametrize("shape", [(2, 3, 5, 4), (0, 3, 5, 4)])
-@pytest.mark.parametrize("channels, stride", [(3, 1), (3, 2), (8, 2), (6, 3)])
-def test_same_on_cuda(place, shape, channels, stride, rng):
-    x = rng.normal(size=shape).astype(np.float32)
-    x.flat[3:4] = np.nan
-    y = identity_shortcut_forward(x, channels, stride)
-    dy = rng.normal(size=y.shape).astype(np.float32)
-    dx = identity_shortcut_backward(dy, shape, channels, stride)
-
-    def both():
-        forward = identity_shortcut_forward(moved(x), channels, stride)
-        return forward, identity_shortcut_backward(moved(dy), shape, channels, stride)
-
-    np.testing.assert_equal(on_cuda(place, both), (y, dx))

@@ -17,7 +17,6 @@ from course.zoo.lenet5_1998 import (
     bitmaps,
     connections,
 )
-from tests.cuda.every import close, every_place, moved, on_cuda
 
 # Table I of the paper in its own words: the channels that each filter of C3 sees. "The
 # first six take inputs from every contiguous subset of three feature maps, the next six
@@ -185,31 +184,3 @@ def test_it_is_pytorch_s_with_zeros_where_nothing_is_connected(rng):
         np.testing.assert_allclose(
             mine.grads[name], parameter.grad, 1e-8, 1e-12, err_msg=name
         )
-
-
-LAYERS = pytest.mark.parametrize(
-    "make, shape",
-    [
-        (lambda **_: ScaledTanh(), (2, 3, 5)),
-        (lambda **new: ChosenConv2d([[1, 0, 1], [0, 1, 0]], 3, **new), (2, 3, 5, 4)),
-        (lambda **new: Distance([[1, -1, 1], [-1, -1, 1]], dtype=new["dtype"]), (5, 3)),
-    ],
-    ids=["ScaledTanh", "ChosenConv2d", "Distance"],
-)
-
-
-@every_place
-@LAYERS
-def test_layer_is_the_same_on_cuda(place, make, shape, rng):
-    x = rng.normal(size=shape).astype(np.float32)
-    layer = make(rng=np.random.default_rng(1), dtype=np.float64)
-    y = layer.forward(np.float64(x))
-    dy = rng.normal(size=y.shape).astype(np.float32)
-    dx = layer.backward(np.float64(dy))
-
-    def both():
-        layer = make(rng=np.random.default_rng(1), dtype=np.float32).to("cuda")
-        forward = layer.forward(moved(x))
-        return [forward, layer.backward(moved(dy)), *layer.grads.values()]
-
-    close(on_cuda(place, both), [y, dx, *layer.grads.values()])
