@@ -426,6 +426,7 @@ def stop(processes):
             time.sleep(0.05)
     for process in processes:
         process.kill()
+        process.wait()
 
 
 def reason_of(skip):

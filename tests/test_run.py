@@ -529,6 +529,7 @@ def test_each_part_finds_what_is_wrong_in_its_files(tmp_path, monkeypatch, capfd
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
     monkeypatch.setenv("PYTEST_PLUGINS", "nbval.plugin")
     monkeypatch.setattr(run, "APART", {"grading": ["tests/grading"]})
+    monkeypatch.setattr(run, "get_compilers", lambda python: None)  # nothing to download
     (tmp_path / "pytest.ini").write_text("[pytest]\nmarkers = slow: long\n")
     (tmp_path / "test_it.py").write_text(
         "import os\nimport pytest\n\n\ndef test_quick(): assert 1 == 2\n\n\n"
