@@ -24,7 +24,7 @@ import numpy as np
 from numba import uint64
 
 from course import cuda
-from course.compiled import compiled
+from course.compiled import inside, job
 from course.device import number
 from course.shapes import integer
 
@@ -46,10 +46,10 @@ def _rounds(c0, c1, c2, c3, k0, k1):
     return c0, c1, c2, c3
 
 
-_seven_rounds, _seven_rounds_cuda = compiled(_rounds), cuda.jit(device=True)(_rounds)
+_seven_rounds, _seven_rounds_cuda = inside(_rounds), cuda.jit(device=True)(_rounds)
 
 
-@compiled
+@job(forceinline=True)
 def random_words(u, block, seed, step):
     """Fill u, 256 words of 32 bits, with the random words of a block of a step.
 
@@ -61,10 +61,10 @@ def random_words(u, block, seed, step):
     u0, u1 = u[:COUNTERS], u[COUNTERS : 2 * COUNTERS]
     u2, u3 = u[2 * COUNTERS : 3 * COUNTERS], u[3 * COUNTERS : WORDS]
     begin, seed, step = np.uint64(block * COUNTERS), np.uint64(seed), np.uint64(step)
+    low, high = begin & LOW, begin >> HALF  # which a block shares
     for i in range(COUNTERS):
-        c = begin + np.uint64(i)
-        state = c & LOW, c >> HALF, step & LOW, step >> HALF, seed & LOW, seed >> HALF
-        u0[i], u1[i], u2[i], u3[i] = _seven_rounds(*state)
+        state = low + np.uint64(i), high, step & LOW, step >> HALF
+        u0[i], u1[i], u2[i], u3[i] = _seven_rounds(*state, seed & LOW, seed >> HALF)
 
 
 @cuda.jit(device=True)

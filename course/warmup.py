@@ -28,6 +28,7 @@ from course.vision import filters
 from course.zoo.lenet5 import lenet5
 
 IMAGES, ROWS, SIGNALS = (3, 4, 7, 6), (5, 12), (2, 4, 9)
+WIDE = 1, 2, 2, 64  # a row of windows of two pixels fills a vector of any machine
 
 
 def numbers(*shape: int, dtype: Any) -> np.ndarray:
@@ -141,6 +142,7 @@ WORKS: dict[str, tuple[Callable, ...]] = {
         layer(L.Conv2d, 4, 4, 3, padding=1, groups=4, x=(2, 4, 20, 20)),
         layer(L.Conv2d, 4, 4, 3, padding=1, groups=4),
         layer(L.Conv2d, 4, 4, 3, stride=2, groups=4),
+        layer(L.Conv2d, 4, 6, 1),
         layer(L.Linear, 12, 5, x=ROWS),
         layer(L.Linear, 12, 5, x=(1, 12)),
         layer(L.Conv1d, 4, 6, 3, x=SIGNALS),
@@ -149,11 +151,18 @@ WORKS: dict[str, tuple[Callable, ...]] = {
         training,
     ),
     "Winograd": (layer(L.Conv2d, 64, 64, 3, padding=1, x=(2, 64, 16, 16)),),
-    "up-sampling": (layer(L.Upsample, 2), layer(L.Upsample, 2, "bilinear")),
+    "up-sampling": (
+        layer(L.Upsample, 2, x=WIDE),
+        layer(L.Upsample, 2, "bilinear"),
+    ),
     "batch norm": (layer(L.BatchNorm2d, 4), layer(L.BatchNorm1d, 12, x=ROWS)),
-    "max pooling": (layer(L.MaxPool2d, 2), layer(L.MaxPool2d, 3, 2, padding=1)),
-    "mean pooling": (layer(L.AvgPool2d, 2), layer(L.AvgPool2d, 3, 2, padding=1)),
-    "L2 pooling": (layer(L.LPPool2d, 2, 2), layer(L.Subsampling2d, 4)),
+    "max pooling": (layer(L.MaxPool2d, 2, x=WIDE), layer(L.MaxPool2d, 3, 2, padding=1)),
+    "mean pooling": (layer(L.AvgPool2d, 2, x=WIDE), layer(L.AvgPool2d, 3, 2, padding=1)),
+    "L2 pooling": (
+        layer(L.LPPool2d, 2, 2, x=WIDE),
+        layer(L.LPPool2d, 2, 2),
+        layer(L.Subsampling2d, 4),
+    ),
     "global pooling": (layer(L.GlobalAvgPool2d), layer(L.GlobalMaxPool2d)),
     "dropout": (layer(L.Dropout), layer(L.Dropout2d)),
     "GELU": (layer(L.GELU), layer(L.GELU, "tanh")),

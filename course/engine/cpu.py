@@ -43,6 +43,7 @@ from numba.np.unsafe.ndarray import to_fixed_tuple
 from course.compiled import inside, job
 from course.device import Array, get_threads
 from course.engine.tile import (
+    at_most,
     cols_at,
     each_col,
     each_lane,
@@ -50,12 +51,15 @@ from course.engine.tile import (
     inner,
     lanes_at,
     load,
+    meet,
     outer,
+    pile,
     plus,
     pool,
     positive,
     rows_at,
     shape_of,
+    slide,
     splat,
     store,
     tile_shape,
@@ -63,7 +67,11 @@ from course.engine.tile import (
     total,
     transpose,
     unpool,
+    unseen,
+    weave,
     zeros,
+    zeros_column,
+    zeros_nine,
     zeros_row,
 )
 from course.launch import launch
@@ -117,6 +125,7 @@ class Plan(NamedTuple):
     tap: int  # how far each tap lies behind the window's begin, one row of taps after the
     weight: int  # other; and its weight behind the filter's first
     ordered: int  # `tap` in the order of w
+    nine: int  # 1 if the taps are 3 x 3 neighbours, in a plane that is not too small
     weights: int  # entries of `line`
     line: int  # which tap each weight of a filter belongs to; one too far if to none
     fews: int  # entries of `few` and `few_start`
@@ -128,6 +137,7 @@ class Plan(NamedTuple):
 
 
 SIZES = len(Plan._fields)
+NINE = np.indices((3, 3)).reshape(2, 9).T  # (u, v) of the taps of a 3 x 3 window
 
 
 # --- the loops ----------------------------------------------------------------------------
@@ -141,14 +151,25 @@ def read(table):
 
 @inside
 def _frame(framed, start, source, n, plan):
-    """Copy image n of the source into its frame; the zeros around it stay."""
-    for c in range(plan.S):
-        for h in range(plan.H):
-            there = start + c * plan.CS + (h + plan.top) * plan.RS + plan.left
-            here = ((n * plan.S + c) * plan.H + h) * plan.W
-            row, pixels = framed[there : there + plan.W], source[here : here + plan.W]
-            for q in range(plan.W):
-                row[q] = pixels[q]
+    """Copy image n of the source into its frame; the zeros around it stay.
+
+    Four vectors of each row at a time. Those past its end are the last one again.
+    """
+    like = zeros_column(source)
+    count, _, lanes = shape_of(like)
+    start += plan.top * plan.RS + plan.left
+    for j in range(0, plan.W, count * lanes):
+        vectors = at_most(times(each_row(like), lanes, j), plan.W - lanes)
+        for c in range(plan.S):
+            for h in range(plan.H):
+                there = start + c * plan.CS + h * plan.RS
+                here = ((n * plan.S + c) * plan.H + h) * plan.W
+                if lanes <= plan.W:
+                    acc = load(like, source, times(vectors, 1, here), each_col(like))
+                    store(acc, framed, times(vectors, 1, there), each_col(like))
+                else:
+                    for q in range(plan.W):
+                        framed[there + q] = source[here + q]
 
 
 @inside
@@ -416,11 +437,16 @@ def _weights(sums, x, dy, _, __, work, table, share, shares):
 
 @inside
 def _add_lines(sums, line, work, lines, count, width):
-    """Add so many lines of the workspace to one line of sums."""
-    total = sums[line : line + width]
-    for p in range(count):
+    """Add so many lines of the workspace to one line of sums, a tile at a time."""
+    acc = zeros(work)
+    rows, sides = shape_of(acc)[0], each_col(acc)
+    whole = count // rows * rows
+    for p in range(0, whole, rows):
+        acc = plus(acc, work, times(each_row(acc), width, lines + p * width), sides)
+    pile(acc, sums, times(sides, 1, line))
+    for p in range(whole, count):
         for l in range(width):
-            total[l] += work[lines + p * width + l]
+            sums[line + l] += work[lines + p * width + l]
 
 
 @job
@@ -477,6 +503,29 @@ def pool_rows(pooled, z, target, y, rows, W):
             pooled[z + j] = best
             j += 1
         y, z = y + 2 * W, z + half
+
+
+@job
+def _together(dx, kinds, _, __, ___, work, table, share, shares):
+    """Put the pixels of dx, kind by kind, where they belong; a share has planes."""
+    planes, H, W, SH, SW = table[0], table[1], table[2], table[3], table[4]
+    lanes = shape_of(zeros(dx))[2]
+    for plane in range(planes * share // shares, planes * (share + 1) // shares):
+        for h in range(H):
+            row, j = (plane * H + h) * W, 0
+            kind = 5 + h % SH * min(SW, W) * 3
+            if SW == 2 and 2 * lanes <= W:
+                one = table[kind] + plane * table[kind + 1] + h // SH * table[kind + 2]
+                two = table[kind + 3] + plane * table[kind + 4] + h // SH * table[kind + 5]
+                while j < W // 2:
+                    j = min(j, W // 2 - lanes)
+                    weave(dx, row + 2 * j, kinds, one + j, two + j)
+                    j += lanes
+            for v in range(min(SW, W)):
+                place = kind + 3 * v
+                here = table[place] + plane * table[place + 1] + h // SH * table[place + 2]
+                for k in range(j, table[place + 2]):
+                    dx[row + k * SW + v] = kinds[here + k]
 
 
 @job
@@ -580,6 +629,51 @@ def _few_weights(sums, x, dy, _, __, work, table, share, shares):
                         sums[(part + p) * size + t + q] += work[small + p * cols + q]
 
 
+@inside
+def _nine_taps(target, n, framed, begin, w, b, table, plan):
+    """Sum over 3 x 3 taps in plane n, where a row of pixels serves the windows of three.
+
+    Tiles are four rows x a vector. The last ones meet some pixels again.
+    """
+    column, nine = zeros_column(target), zeros_nine(target)
+    (rows, _, lanes), side = shape_of(column), each_col(column)
+    bottom, right = plan.area // plan.columns - rows, plan.columns - lanes
+    channel, begin = n % b.size, begin + table[plan.run] + table[plan.tap]
+    taps = splat(nine, w, times(rows_at(nine, table, plan.weight), 1, channel * 9))
+    bias = splat(column, b, times(each_row(column), 0, channel))
+    for i in range(0, bottom + rows, rows):
+        i = min(i, bottom)
+        lines = times(each_row(column), plan.columns, n * plan.area + i * plan.columns)
+        for j in range(0, plan.columns, lanes):
+            j = min(j, right)
+            acc = slide(bias, taps, framed, begin + i * plan.RS + j, plan.RS)
+            if plan.relu:
+                acc = positive(acc)
+            store(acc, target, times(lines, 1, j), side)
+
+
+@inside
+def _nine_weights(work, small, dy, n, framed, begin, table, plan):
+    """Sum plane n of dy times x for 3 x 3 taps, as above; return the sum of the plane."""
+    column, nine = zeros_column(dy), zeros_nine(dy)
+    (rows, _, lanes), side, acc = shape_of(column), each_col(column), nine
+    bottom, right = plan.area // plan.columns - rows, plan.columns - lanes
+    for i in range(0, bottom + rows, rows):
+        above, i = i - min(i, bottom), min(i, bottom)
+        lines = times(each_row(column), plan.columns, n * plan.area + i * plan.columns)
+        for j in range(0, plan.columns, lanes):
+            before, j = j - min(j, right), min(j, right)
+            pixels = load(column, dy, times(lines, 1, j), side)
+            if above + before > 0:
+                pixels = unseen(pixels, above, before)
+            acc = meet(pixels, acc, framed, begin + i * plan.RS + j, plan.RS)
+    total(acc, work, times(each_row(nine), 1, small), 1)
+    found, plane = dy.dtype.type(0), dy[n * plan.area : (n + 1) * plan.area]
+    for k in range(plane.size):
+        found += plane[k]
+    return found
+
+
 @job
 def _depthwise(target, pooled, source, w, b, work, table, share, shares):
     """Sum over taps where every channel has its own filter, a long row of pixels at a time.
@@ -601,7 +695,9 @@ def _depthwise(target, pooled, source, w, b, work, table, share, shares):
             times(channel, plan.taps, 0),
             frame if plan.framed else n * plan.image,
         )
-        for v in range(0, plan.vectors, width // lanes):
+        if plan.nine:
+            _nine_taps(target, n, framed, begin, w, b, table, plan)
+        for v in range(0, 0 if plan.nine else plan.vectors, width // lanes):
             pixels = cols_at(like, table, plan.run + v)
             acc = splat(like, b, channel)
             acc = _filters_times_pixels(acc, w, weights, order, framed, pixels, begin, taps)
@@ -630,8 +726,13 @@ def _depthwise_weights(dw, db, x, dy, _, work, table, share, shares):
         for n in range(c, plan.N, C):
             if plan.framed:
                 _frame(work, frame, x, n, plan)
-            db[c] += _spread(work, spread, dy, n * plan.area, table, plan)
             begin = frame if plan.framed else n * plan.image
+            if plan.nine:
+                db[c] += _nine_weights(work, small, dy, n, framed, begin, table, plan)
+                for t in range(9):
+                    dw[c * 9 + t] += work[small + t]
+                continue
+            db[c] += _spread(work, spread, dy, n * plan.area, table, plan)
             for t in range(0, taps, cols):
                 begins = times(cols_at(like, table, plan.ordered + t), 1, begin)
                 places = times(first, 0, spread)
@@ -668,6 +769,9 @@ def _plan(dtype, N, S, T, G, sizes, pixels, vectors, taps, weights, steps, extra
     line = np.full(count, len(tap))
     line[rank] = np.arange(len(tap))
     shards = 1 if len(many) >= 4 * shape.width else min(N, 8)
+    RS, area, columns = sizes[2], *sizes[-2:]
+    neighbours = tap.size == 9 and np.array_equal(tap - tap[0], NINE @ (RS, 1))
+    nine = int(neighbours and len(vectors[0]) > 0 and area >= 4 * columns)
     pixels = [whole(k, BLOCK) for k in pixels]
     vectors = [whole(k, shape.registers // 2) for k in vectors]
     numbers = [N, S, T, G, *sizes, relu, pool, shards, stretch, leap]
@@ -675,6 +779,7 @@ def _plan(dtype, N, S, T, G, sizes, pixels, vectors, taps, weights, steps, extra
         (len(pixels[0]), pixels),
         (len(vectors[0]), vectors),
         (len(tap), [tap, weight, whole(tap[np.argsort(rank)], BLOCK)]),
+        (nine, []),
         (len(line), [line]),
         (len(few), [few, few_start]),
         (len(many), [many, many_start]),
@@ -756,16 +861,16 @@ def dx_plans(dtype, N, C, H, W, F, kernel, stride, frame, dilation, G) -> dict:
     WP = before + max(WO, (W - 1 + left) // SW + 1)
     CG, FG = C // G, F // G
     RS, CS, sizes = _layout(F, HO, WO, HP, WP, above, before)
-    plans = {}
+    turned, plans = (range(KH)[::-1], range(KW)[::-1]), {}
     for a, b in product(range(min(SH, H)), range(min(SW, W))):
         rows, cols = np.arange(a, H, SH), np.arange(b, W, SW)
-        us = np.array([u for u in range(KH) if (u * DH - top - a) % SH == 0], int)
-        vs = np.array([v for v in range(KW) if (v * DW - left - b) % SW == 0], int)
+        us = np.array([u for u in turned[0] if (u * DH - top - a) % SH == 0], int)
+        vs = np.array([v for v in turned[1] if (v * DW - left - b) % SW == 0], int)
         p, q = (k.ravel() for k in np.meshgrid(rows, cols, indexing="ij"))
         i, j = (p + top) // SH, (q + left) // SW  # the window that tap 0 meets
-        down = us * DH // SH
-        near = np.searchsorted(down, i - HO, "right") * FG * len(vs)
-        past = np.searchsorted(down, i, "right") * FG * len(vs)
+        up = -(us * DH // SH)
+        near = np.searchsorted(up, -i) * FG * len(vs)
+        past = np.searchsorted(up, HO - i) * FG * len(vs)
         pixels = (i + above) * RS + j + before, near, past
         u, f, v = (k.ravel() for k in np.meshgrid(us, np.arange(FG), vs, indexing="ij"))
         plans[a, b] = _plan(
@@ -806,9 +911,12 @@ def convolve(y, x, w, b, stride, frame, dilation, G, relu=False, pooled=None) ->
     key = _key(x.shape, w.shape, stride, frame, dilation, G)
     if not _suits(key, y):
         return False
-    from course.engine import winograd  # which imports this module
+    from course.engine import matmul, winograd  # which import this module
 
     x, w, b = map(usable, (x, w, b))
+    if _pointwise(key, y) and pooled is None:
+        matmul.pointwise(y, x, w, b, relu)
+        return True
     pool = pooled is not None
     for part in winograd.correlate(y, pooled, x, w, b, key, relu=relu):
         key = _key(x[part].shape, w.shape, stride, frame, dilation, G)
@@ -831,23 +939,31 @@ def shares_for(products: int) -> int:
     return get_threads() if products >= LITTLE else 1
 
 
-def convolve_backward(dx, dw, db, dy, x, w, stride, frame, dilation, G) -> bool:
+def convolve_backward(dx, dw, db, dy, x, w, stride, frame, dilation, G, bias=None) -> bool:
     """Fill dx, dw and db with the gradients of the convolution; None for dx or dw skips it.
 
-    Without dw, only the shape of x is looked at. Returns False, and does nothing, if plain
-    loops do as well.
+    Without dw, only the shape of x is looked at. A bias is added to dx. Returns False, and
+    does nothing, if plain loops do as well.
     """
     key = _key(x.shape, w.shape, stride, frame, dilation, G)
     if not _suits(key, dy):
         return False
+    from course.engine import matmul, winograd
+
     dy = usable(dy)
     if dx is not None:
-        from course.engine import winograd
-
-        w, zero = usable(w), np.zeros(dx.shape[1], dx.dtype)
-        for part in winograd.correlate(dx, None, dy, w, zero, key, turned=True):
+        w = usable(w)
+        b = np.zeros(dx.shape[1], dx.dtype) if bias is None else usable(bias)
+    if _pointwise(key, dy):
+        if dx is not None:
+            matmul.pointwise_dx(dx, dy, w, b)
+        if dw is not None:
+            matmul.pointwise_dw(dw, db, dy, usable(x))
+        return True
+    if dx is not None:
+        for part in winograd.correlate(dx, None, dy, w, b, key, turned=True):
             one = _key(dx[part].shape, w.shape, stride, frame, dilation, G)
-            _fill_dx(dx[part], dy[part], w, zero, one)
+            _fill_dx(dx[part], dy[part], w, b, one)
     if dw is not None:
         _fill_dw(dw, db, dy, usable(x), key)
     return True
@@ -865,6 +981,13 @@ def _suits(key: tuple, y: Array) -> bool:
     depthwise = C == F == 1 and len(y) < N
     wide = stride == (1, 1) and min(windows[1], size[1]) >= tile_shape(y.dtype).lanes
     return bool(y.size) and fits and (not depthwise or wide)
+
+
+def _pointwise(key: tuple, y: Array) -> bool:
+    """Say whether every tap is 1 x 1 and sees all channels: a product of matrices."""
+    N, C, _, pixels, _, kernel, stride, frame, _, G = key
+    flat = (kernel, stride, frame, G) == ((1, 1), (1, 1), ((0, 0), (0, 0)), 1)
+    return flat and len(y) == N and C > 0 and tile_shape(y.dtype).width <= pixels
 
 
 def usable(a: Array) -> Array:
@@ -900,18 +1023,43 @@ def _planes(target, pooled, source, w, b, plan: Plan, table: Array) -> None:
     launch(_along_filters, shares, *arrays[:3], packed, b, work, table)
 
 
-def _fill_dx(dx, dy, w, zero, key: tuple) -> None:
-    """Fill dx, one kind of pixel after the other."""
-    SH, SW = key[6]
-    for (a, b), (plan, table) in dx_plans(dx.dtype, *key).items():
-        part = dx[:, :, a::SH, b::SW]
-        if not plan.taps:  # between the windows
-            part[...] = 0
-            continue
-        whole = dx if SH == SW == 1 else np.empty(part.shape, dx.dtype)
-        _planes(whole, whole, dy, w, zero, plan, table)
-        if whole is not dx:
-            part[...] = whole
+def _fill_dx(dx, dy, w, b, key: tuple) -> None:
+    """Fill dx, one kind of pixel after the other; b is added."""
+    (N, C, H, W), (F, HO, WO), (SH, SW) = dx.shape, dy.shape[1:], key[6]
+    kinds, apart = dx if SH == SW == 1 else np.empty_like(dx), []
+    flat, first = kinds.reshape(-1), 0
+    if _stamps(key, dy) and kinds is not dx:
+        from course.engine import matmul
+
+        rows = kinds.reshape(N, C * SH * SW, HO * WO)
+        matmul.pointwise_dx(rows, dy, w.reshape(F, -1), np.repeat(b, SH * SW))
+        apart = [(k * HO * WO, SH * SW * HO * WO, WO) for k in range(SH * SW)]
+    else:
+        for plan, table in dx_plans(dx.dtype, *key).values():
+            part = flat[first : first + N * C * plan.area]
+            part = part.reshape(N, C, plan.area // plan.columns, plan.columns)
+            if plan.taps:
+                _planes(part, part, dy, w, b, plan, table)
+            else:  # between the windows
+                part[...] = b[:, None, None]
+            apart.append((first, plan.area, plan.columns))
+            first += part.size
+    if kinds is not dx:
+        table = np.array([N * C, H, W, SH, SW, *np.ravel(apart)])
+        shares = shares_for(4 * dx.size)
+        launch(_together, shares, dx.reshape(-1), flat, flat, flat, flat, flat, table)
+
+
+def _stamps(key: tuple, dy: Array) -> bool:
+    """Say whether every pixel of x is in one window, so that dx is a product of matrices.
+
+    That is what a transposed convolution does whose stride is as long as its filters.
+    """
+    N, _, *size, _, kernel, stride, frame, dilation, G = key
+    fits = (kernel, frame, dilation, G) == (stride, ((0, 0), (0, 0)), (1, 1), 1)
+    whole = [n // S * S for n, S in zip(size, stride, strict=True)] == size
+    wide = dy[0, 0].size >= tile_shape(dy.dtype).width
+    return fits and whole and wide and len(dy) == N and dy.shape[1] > 0
 
 
 def _fill_dw(dw, db, dy, x, key: tuple) -> None:

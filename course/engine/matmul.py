@@ -1,35 +1,46 @@
-"""Matrix products on register tiles: what a linear layer needs, forward and backward.
+"""Matrix products on register tiles: what linear layers and 1 x 1 convolutions need.
 
-    target[m,j] = bias[j] + sum over k of a[m,k] * b[k,j]
+    target[m,j] = bias + sum over k of a[m,k] * b[k,j]
 
-The tile walks along k: 6 numbers of a times 16 of a row of b (float32 with AVX2). For the
-16 to lie side by side, and in the first cache while the tile visits one block of rows after
-the other, a panel of b, 256 rows by 16 columns, is copied out of it first; turned, if it is
-the rows of b that lie along memory.
+The tile walks along k: 6 numbers of a column of a times 16 of a row of b (float32 with
+AVX2). Numbers that do not lie so that the caches keep them are copied first, side by side
+in the order in which the tile meets them:
 
-A share has panels of the target. Sums over k are cut in the same places whatever the number
-of threads.
+    b   a panel of 16 columns, 256 products long, stays in the first cache while the tile
+        visits one block of rows after the other; turned, if columns of b lie along memory
+    a   40 blocks of 6 rows, 256 products long, stay in the second cache while it visits
+        one panel after the other
+
+A cache has few places for numbers a power of two apart: so they are copied the earliest.
+
+A 1 x 1 convolution is a product for each image, w x, and its dw is a sum of products,
+dy x^T, over the images.
+
+A share has panels of the targets. Sums over k are cut in the same places whatever the
+number of threads.
 """
 
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numba.np.unsafe.ndarray import to_fixed_tuple
 
 from course.compiled import inside, job
 from course.device import Array, get_threads
-from course.engine.cpu import CHUNK, LITTLE, usable, whole, workspace
+from course.engine.cpu import CHUNK, LITTLE, shares_for, usable, whole, workspace
 from course.engine.tile import (
     each_col,
     each_lane,
     each_row,
     lanes_at,
-    load,
+    move,
     outer,
     plus,
+    positive,
     rows_at,
     shape_of,
+    splat,
     store,
     tile_shape,
     times,
@@ -39,56 +50,63 @@ from course.engine.tile import (
 from course.launch import launch
 
 FEW = 4  # rows of x; for fewer, most of a tile would be empty
+STACK = 40  # blocks of rows of a that are copied at a time
+SOME = 4  # blocks or panels; to copy for fewer of them does not pay
 MANY = 24  # blocks of rows; for more of them a panel is copied even if it could be read
+CROWDED = 128  # numbers so far apart, or a multiple, have few places in a cache
 
 
 class Product(NamedTuple):
     """Sizes of a product, and steps through its arrays."""
 
-    M: int  # rows and columns of the target,
+    M: int  # rows and columns of a target,
     J: int
     K: int  # and products in each sum
+    targets: int  # so many, each with a `b` of its own, one behind the other in memory
+    terms: int  # and so many pairs a, b that each target is the sum of; one of both is 1
+    by_row: int  # 1 if there is a bias for each row, 0 if for each column
+    relu: int  # 1 if what is below zero becomes zero
     a_row: int  # in a, from one row to the next
-    a_k: int  # and from one k to the next
+    a_k: int  # and from one k to the next: one of these is 1
     b_k: int  # in b, from one k to the next
     b_col: int  # and from one column to the next: one of these is 1
-    blocks: int  # entries of `rows`
+    copy_a: int  # 1 if blocks of a are copied,
+    copy_b: int  # and panels of b even if they lie as the tile reads them
+    chunk: int  # products that are added up in registers, then to the sum of the others
+    high: int  # numbers in a line of copied rows: those of a block, in whole vectors
+    blocks: int  # entries of `rows`, but for a few more
     rows: int  # where, behind these sizes, the table 0, 1, ... M - 1 begins,
-    cols: int  # and 0, 1, ... J - 1, both filled up to whole tiles with their last entry
+    cols: int  # and 0, 1, ... J - 1, both filled up with their last entry
 
 
 SIZES = len(Product._fields)
 
 
 @inside
-def _panel(work, packed, b, first, count, column, p, table):
-    """Copy b[first : first + count], a tile wide from the column on.
+def _side_by_side(work, there, a, here, k_step, step, count, table, first, left, width):
+    """Copy `count` lines of `width` numbers of a, one behind the other.
 
-    Columns past the last one are whatever: nobody keeps what is computed from them.
+    Number l of line k is a[here + k * k_step + table[first + l] * step]; one of the steps
+    is 1. Only the first `left` columns are different, the others repeat the last.
     """
-    like = zeros(b)
-    rows, width, lanes = shape_of(like)
-    cols, k = min(width, p.J - column), 0
-    if p.b_k == 1:
-        lines = times(each_lane(like), width, 0)
+    _, _, lanes = shape_of(zeros(a))
+    k = 0
+    if k_step == 1:
+        lines = times(each_lane(zeros(a)), width, there)
         while k + lanes <= count:
             for half in range(0, width, lanes):
-                columns = lanes_at(like, table, p.cols + column + half)
-                here = times(columns, p.b_col, first + k)
-                there = packed + k * width + half
-                transpose(b, here, work, times(lines, 1, there))
+                these = times(lanes_at(zeros(a), table, first + half), step, here + k)
+                transpose(a, these, work, times(lines, 1, k * width + half))
             k += lanes
-    elif cols == width:
-        lines = times(each_row(like), p.b_k, first * p.b_k + column)
-        while k + rows <= count:
-            acc = load(like, b, times(lines, 1, k * p.b_k), each_col(like))
-            there = times(each_row(like), width, packed + k * width)
-            store(acc, work, there, each_col(like))
-            k += rows
+    elif left >= width:
+        here += table[first]
+        while k < count:
+            for half in range(0, width, lanes):
+                move(a, here + k * k_step + half, work, there + k * width + half)
+            k += 1
     while k < count:
-        for l in range(cols):
-            place = (first + k) * p.b_k + (column + l) * p.b_col
-            work[packed + k * width + l] = b[place]
+        for l in range(width):
+            work[there + k * width + l] = a[here + k * k_step + table[first + l] * step]
         k += 1
 
 
@@ -103,64 +121,149 @@ def _rows_times_columns(acc, a, rows, step, b, start, line, count):
 
 @job
 def _multiply(target, a, b, bias, _, work, table, share, shares):
-    """Sum over k, tiles of rows x neighbouring columns; a share has panels of columns."""
+    """Sum over k, tiles of rows x neighbouring columns; a share has (target, panel)."""
     p, like = Product(*to_fixed_tuple(table, SIZES)), zeros(target)
     rows, width, _ = shape_of(like)
-    panels, sides = (p.J + width - 1) // width, each_col(like)
-    packed = share * (CHUNK + rows) * width
-    last = packed + CHUNK * width
-    for panel in range(panels * share // shares, panels * (share + 1) // shares):
-        column = panel * width
-        cols = min(width, p.J - column)
-        direct = cols == width and p.b_col == 1 and MANY * rows > p.M
-        for first in range(0, p.K, CHUNK):
-            count = min(CHUNK, p.K - first)
-            from_, start, line = work, packed, width
-            if direct:
-                from_, start, line = b, first * p.b_k + column, p.b_k
-            else:
-                _panel(work, packed, b, first, count, column, p, table)
-            for m in range(0, p.blocks, rows):
-                these = rows_at(like, table, p.rows + m)
-                numbers = times(these, p.a_row, first * p.a_k)
-                acc = _rows_times_columns(
-                    like, a, numbers, p.a_k, from_, start, line, count
+    panels, sides, zero = (p.J + width - 1) // width, each_col(like), target.dtype.type(0)
+    stack = share * ((STACK * p.high + width) * p.chunk + rows * width)
+    lines, items = p.high * p.chunk, p.targets * panels
+    panel = stack + STACK * lines
+    last = panel + width * p.chunk
+    begin, end = items * share // shares, items * (share + 1) // shares
+    chunks = (p.K + p.chunk - 1) // p.chunk
+    for top in range(0, p.blocks, STACK * rows):
+        bottom = min(top + STACK * rows, p.blocks)
+        for number in range(p.terms * chunks):
+            term, first = number // chunks, number % chunks * p.chunk
+            count, done = min(p.chunk, p.K - first), number == p.terms * chunks - 1
+            here_a = term * p.M * p.K + first * p.a_k
+            for m in range(top, bottom if p.copy_a else top, rows):
+                block = stack + (m - top) // rows * lines
+                _side_by_side(
+                    *(work, block, a, here_a, p.a_k, p.a_row, count),
+                    *(table, p.rows + m, p.M - m, p.high),
                 )
-                if cols == width:
-                    places = times(these, p.J, column)
-                    if first > 0:
-                        acc = plus(acc, target, places, sides)
-                    else:
-                        acc = plus(acc, bias, times(these, 0, column), sides)
-                    store(acc, target, places, sides)
-                else:
+            for item in range(begin, end):
+                n, column = item // panels, item % panels * width
+                cols, start = min(width, p.J - column), n * p.M * p.J + column
+                back = min(width - cols, column)  # the last panel ends where a row ends
+                here_b = (n + term) * p.K * p.J + first * p.b_k
+                right, at, line = b, here_b + column - back, p.b_k
+                if p.copy_b or back + cols < width:
+                    right, at, line = work, panel, width
+                    _side_by_side(
+                        *(work, panel, b, here_b, p.b_k, p.b_col, count),
+                        *(table, p.cols + column - back, cols + back, width),
+                    )
+                for m in range(top, bottom, rows):
+                    these, acc = rows_at(like, table, p.rows + m), like
+                    if number == 0 and p.by_row:
+                        acc = splat(like, bias, these)
+                    left, step, numbers = a, p.a_k, times(these, p.a_row, here_a)
+                    if p.copy_a:
+                        block = stack + (m - top) // rows * lines
+                        left, step, numbers = work, p.high, times(each_row(like), 1, block)
+                    acc = _rows_times_columns(
+                        acc, left, numbers, step, right, at, line, count
+                    )
+                    if cols == width:
+                        places = times(these, p.J, start)
+                        if number > 0:
+                            acc = plus(acc, target, places, sides)
+                        elif not p.by_row:
+                            acc = plus(acc, bias, times(places, 0, column), sides)
+                        if done and p.relu:
+                            acc = positive(acc)
+                        store(acc, target, places, sides)
+                        continue
                     store(acc, work, times(each_row(like), width, last), sides)
                     for r in range(min(rows, p.M - m)):
                         for l in range(cols):
-                            place = (m + r) * p.J + column + l
-                            before = target[place] if first > 0 else bias[column + l]
-                            target[place] = before + work[last + r * width + l]
+                            place, sum = (
+                                start + (m + r) * p.J + l,
+                                work[last + r * width + back + l],
+                            )
+                            if number > 0:
+                                sum += target[place]
+                            elif not p.by_row:
+                                sum += bias[column + l]
+                            below = done and p.relu and sum <= zero
+                            target[place] = zero if below else sum
+
+
+@job
+def _row_sums(sums, a, _, __, ___, work, table, share, shares):
+    """Add up every row of a, in every term; a share has rows."""
+    M, terms, K = table[0], table[1], table[2]
+    for m in range(M * share // shares, M * (share + 1) // shares):
+        total = sums.dtype.type(0)
+        for term in range(terms):
+            start = (term * M + m) * K
+            row = a[start : start + K]
+            for k in range(K):
+                total += row[k]
+        sums[m] = total
 
 
 @lru_cache(maxsize=256)
-def _product(dtype: Any, *sizes: int) -> Array:
-    """Return the sizes, followed by the tables of rows and columns."""
-    shape, (M, J) = tile_shape(dtype), sizes[:2]
+def _product(dtype, M, J, K, *others: int) -> tuple[Array, int]:
+    """Return the sizes, followed by the tables of rows and columns; and a share's room."""
+    shape = tile_shape(dtype)
     rows, cols = whole(np.arange(M), shape.rows), whole(np.arange(J), shape.width)
-    numbers = Product(*sizes, len(rows), SIZES, SIZES + len(rows))
-    return np.concatenate([np.array(numbers, np.int64), rows, cols])
+    chunk = -(-K // -(-K // CHUNK))  # as long as the others
+    chunk, high = (-(-k // shape.lanes) * shape.lanes for k in (chunk, shape.rows))
+    a_k, b_k, b_col = others[-3:]
+    copy_a = a_k % CROWDED == 0 and len(cols) * others[0] > SOME * shape.width
+    scattered = chunk >= CROWDED or b_k % CROWDED == 0
+    copy_b = scattered and len(rows) > SOME * shape.rows
+    copy_b = copy_b or b_col != 1 or len(rows) > MANY * shape.rows
+    places = len(rows), SIZES, SIZES + len(rows) + high
+    numbers = Product(M, J, K, *others, copy_a, copy_b, chunk, high, *places)
+    tables = np.array(numbers), rows, np.repeat(rows[-1:], high), cols
+    room = (STACK * high + shape.width) * chunk + shape.rows * shape.width
+    return np.concatenate(tables, dtype=np.int64), room
 
 
-def multiply(target, a, b, bias, K, a_steps, b_steps) -> None:
+def multiply(
+    target, a, b, bias, K, a_steps, b_steps, *, images=1, added=False, relu=False
+) -> None:
     """Fill target (M, J) with bias + a b; steps lead to the next row and the next column.
 
     With steps of (1, 784) an array of 784 columns is read as its transpose.
+    With `images`, target (N, M, J) and b have so many matrices, and the bias is one for
+    each row; if `added`, a and b have, and target (M, J) is the sum of their products.
     """
-    (M, J), shape, shares = target.shape, tile_shape(target.dtype), get_threads()
-    shares = min(shares, -(-J // shape.width)) if M * J * K >= LITTLE else 1
-    work = workspace(target.dtype, shares * (CHUNK + shape.rows) * shape.width)
-    table = _product(target.dtype, M, J, K, *a_steps, *b_steps)
+    (M, J), shape, shares = target.shape[-2:], tile_shape(target.dtype), get_threads()
+    targets, terms = (1, images) if added else (images, 1)
+    panels = targets * -(-J // shape.width)
+    shares = min(shares, panels) if images * M * J * K >= LITTLE else 1
+    numbers = targets, terms, int(target.ndim == 3), int(relu), *a_steps, *b_steps
+    table, room = _product(target.dtype, M, J, K, *numbers)
+    work = workspace(target.dtype, shares * room)
     launch(_multiply, shares, target.reshape(-1), a, b, bias, bias, work, table)
+
+
+def pointwise(y, x, w, b, relu: bool) -> None:
+    """Fill y (N, F, ...) with w x for each image of x (N, C, ...), and b added."""
+    (N, C), F = x.shape[:2], len(w)
+    y, x, w = y.reshape(N, F, -1), x.reshape(-1), w.reshape(-1)
+    multiply(y, w, x, b, C, (C, 1), (y.shape[2], 1), images=N, relu=relu)
+
+
+def pointwise_dx(dx, dy, w, b) -> None:
+    """Fill dx with the gradient of a 1 x 1 convolution, w^T dy for each image, and b."""
+    (N, C), F = dx.shape[:2], len(w)
+    dx, dy, w = dx.reshape(N, C, -1), dy.reshape(-1), w.reshape(-1)
+    multiply(dx, w, dy, b, F, (1, C), (dx.shape[2], 1), images=N)
+
+
+def pointwise_dw(dw, db, dy, x) -> None:
+    """Fill dw with the sum of dy x^T over the images, and db with the sums of dy's rows."""
+    (N, C), F, K = x.shape[:2], len(dw), dy[0, 0].size
+    dw, dy, x = dw.reshape(F, C), dy.reshape(-1), x.reshape(-1)
+    multiply(dw, dy, x, np.zeros(C, dw.dtype), K, (K, 1), (1, K), images=N, added=True)
+    table = np.array([F, N, K])
+    launch(_row_sums, shares_for(dy.size), db, dy, db, db, db, db, table)
 
 
 def linear(y, x, w, b) -> bool:

@@ -180,6 +180,20 @@ def _constants(numbers):
 
 
 @intrinsic
+def zeros_column(_, like):
+    """Return a tile of four rows of one vector, for `slide` and `meet`."""
+    tile = Tile(like.dtype, 4, 1)
+    return tile(like), _zeros(tile)
+
+
+@intrinsic
+def zeros_nine(_, like):
+    """Return a tile of nine vectors, one for each tap of a 3 x 3 window."""
+    tile = Tile(like.dtype, 9, 1)
+    return tile(like), _zeros(tile)
+
+
+@intrinsic
 def shape_of(_, acc):
     """Return (rows, width, lanes): the width of a row of the tile is in numbers."""
     places, generate = _constants([acc.rows, acc.cols * acc.lanes, acc.lanes])
@@ -253,6 +267,20 @@ def times(_, places, scale, start):
     return places(places, types.intp, types.intp), generate
 
 
+@intrinsic
+def at_most(_, places, most):
+    """Return the places, but `most` instead of those beyond it."""
+
+    def generate(context, build, signature, arguments):
+        found = cgutils.unpack_tuple(build, arguments[0])
+        beyond = [build.icmp_signed(">", k, arguments[1]) for k in found]
+        pairs = zip(beyond, found, strict=True)
+        kept = [build.select(far, arguments[1], k) for far, k in pairs]
+        return context.make_tuple(build, places, kept)
+
+    return places(places, types.intp), generate
+
+
 def _stay(build):
     """Keep what is loaded after this line after it.
 
@@ -306,6 +334,80 @@ def outer(_, acc, s, row, i, v, col, j):
 def inner(_, acc, s, row, i, v, col, j):
     """Return acc with acc[p,q][l] + s[row[p] + i + l] * v[col[q] + j + l]."""
     return _multiply_add(_load)(_, acc, s, row, i, v, col, j)
+
+
+def _windows_of_nine(add):
+    """Make slide or meet, which add up the same products of the same three numbers.
+
+    Tap (u,v) of the window of row p sees a[i + (p+u)*step + v]: row p + u serves the
+    windows of three rows, and each of its vectors is loaded once for all of them.
+    """
+
+    def word(_, column, nine, a, i, step):
+        def generate(context, build, signature, arguments):
+            column_value, nine_value, array, i, step = arguments
+            vector = context.get_value_type(column).element
+            rows = [build.extract_value(column_value, p) for p in range(column.rows)]
+            taps = [build.extract_value(nine_value, t) for t in range(9)]
+            start = _pointer(context, build, a, array, i)
+            for r in range(column.rows + 2):
+                line = build.gep(start, [build.mul(step, INT64(r))])
+                for v in range(3):
+                    _stay(build)
+                    pixels = _load(build, vector, build.gep(line, [INT64(v)]))
+                    for u in range(3):
+                        if 0 <= r - u < column.rows:
+                            add(build, rows, r - u, taps, 3 * u + v, pixels)
+            tile, numbers = (column, rows) if add is _add_to_row else (nine, taps)
+            found = ir.Constant(context.get_value_type(tile), ir.Undefined)
+            for k, number in enumerate(numbers):
+                found = build.insert_value(found, number, k)
+            return found
+
+        tile = column if add is _add_to_row else nine
+        return tile(column, nine, a, types.intp, types.intp), generate
+
+    return word
+
+
+def _add_to_row(build, rows, p, taps, t, pixels):
+    rows[p] = _call(build, "fmuladd", taps[t], pixels, rows[p])
+
+
+def _add_to_tap(build, rows, p, taps, t, pixels):
+    taps[t] = _call(build, "fmuladd", rows[p], pixels, taps[t])
+
+
+@intrinsic
+def slide(_, column, nine, a, i, step):
+    """Return column[p] + the sum over u, v of nine[3*u+v] * a[i + (p+u)*step + v + l]."""
+    return _windows_of_nine(_add_to_row)(_, column, nine, a, i, step)
+
+
+@intrinsic
+def meet(_, column, nine, a, i, step):
+    """Return nine[3*u+v] + the sum over p of column[p] * a[i + (p+u)*step + v + l]."""
+    return _windows_of_nine(_add_to_tap)(_, column, nine, a, i, step)
+
+
+@intrinsic
+def unseen(_, acc, rows, lanes):
+    """Return the tile with zeros in its first rows, and in the first lanes of all rows."""
+
+    def generate(context, build, signature, arguments):
+        tile, rows, lanes = arguments
+        vector = context.get_value_type(acc).element
+        numbers = ir.VectorType(INT32, acc.lanes)
+        each = ir.Constant(numbers, list(range(acc.lanes)))
+        first = _splat(build, numbers, build.trunc(lanes, INT32))
+        kept, zero = build.icmp_signed(">=", each, first), ir.Constant(vector, None)
+        for n in range(acc.rows * acc.cols):
+            old = build.select(kept, build.extract_value(tile, n), zero)
+            new = build.icmp_signed(">=", INT64(n // acc.cols), rows)
+            tile = build.insert_value(tile, build.select(new, old, zero), n)
+        return tile
+
+    return acc(acc, types.intp, types.intp), generate
 
 
 @intrinsic
@@ -362,6 +464,46 @@ def store(_, acc, a, row, col):
 
 
 @intrinsic
+def move(_, a, i, b, j):
+    """Write b[j + l] = a[i + l] for each lane."""
+
+    def generate(context, build, signature, arguments):
+        a_array, i, b_array, j = arguments
+        number, lanes = context.get_value_type(a.dtype), tile_shape(str(a.dtype)).lanes
+        vector = ir.VectorType(number, lanes)
+        line = _load(build, vector, _pointer(context, build, a, a_array, i))
+        _store(build, line, _pointer(context, build, b, b_array, j))
+        return context.get_dummy_value()
+
+    return types.void(a, types.intp, b, types.intp), generate
+
+
+@intrinsic
+def weave(_, b, i, a, even, odd):
+    """Write b[i + 2*l] = a[even + l] and b[i + 2*l + 1] = a[odd + l] for each lane."""
+
+    def generate(context, build, signature, arguments):
+        b_array, i, a_array, even, odd = arguments
+        number, lanes = context.get_value_type(a.dtype), tile_shape(str(a.dtype)).lanes
+        two = [
+            _load(
+                *(build, ir.VectorType(number, lanes)),
+                _pointer(context, build, a, a_array, place),
+            )
+            for place in (even, odd)
+        ]
+        for half in (0, lanes // 2):
+            order = [half + k // 2 + k % 2 * lanes for k in range(lanes)]
+            order = ir.Constant(ir.VectorType(INT32, lanes), order)
+            address = _pointer(context, build, b, b_array, build.add(i, INT64(2 * half)))
+            _store(build, build.shuffle_vector(*two, order), address)
+        return context.get_dummy_value()
+
+    place = types.intp
+    return types.void(b, place, a, place, place), generate
+
+
+@intrinsic
 def plus(_, acc, a, row, col):
     """Return acc with a[row[p] + col[q] + l] added to each element."""
 
@@ -396,6 +538,24 @@ def total(_, acc, a, row, step):
         return context.get_dummy_value()
 
     return types.void(acc, a, row, types.intp), generate
+
+
+@intrinsic
+def pile(_, acc, a, col):
+    """Add the sum over the rows: a[col[q] + l] += the sum over p of acc[p,q][l]."""
+
+    def generate(context, build, signature, arguments):
+        tile, array, col = arguments
+        vector = context.get_value_type(acc).element
+        for q, k in enumerate(cgutils.unpack_tuple(build, col)):
+            address = _pointer(context, build, a, array, k)
+            found = build.extract_value(tile, q)
+            for p in range(1, acc.rows):
+                found = build.fadd(found, build.extract_value(tile, p * acc.cols + q))
+            _store(build, build.fadd(_load(build, vector, address), found), address)
+        return context.get_dummy_value()
+
+    return types.void(acc, a, col), generate
 
 
 @intrinsic
@@ -448,6 +608,29 @@ def transpose(_, a, row, b, col):
 # --- words for 2 x 2 windows side by side, lanes of them at a time -----------------------
 
 
+def _shuffled(build, first, second, order):
+    """Return the lanes of two vectors, numbered through, in another order."""
+    order = ir.Constant(ir.VectorType(INT32, len(order)), order)
+    return build.shuffle_vector(first, second, order)
+
+
+def _apart(build, first, second):
+    """Return lanes 0, 2, 4 ... of two vectors as one vector, and the others as another."""
+    lanes = first.type.count
+    return [
+        _shuffled(build, first, second, list(range(side, 2 * lanes, 2))) for side in (0, 1)
+    ]
+
+
+def _in_turns(build, left, right):
+    """Return as two vectors: a lane of left, one of right, one of left ..."""
+    lanes = left.type.count
+    order = [k // 2 + k % 2 * lanes for k in range(2 * lanes)]
+    return [
+        _shuffled(build, left, right, order[start : start + lanes]) for start in (0, lanes)
+    ]
+
+
 def _windows(context, build, kind, array, i, W):
     """Return the four vectors of pixels: above left and right, below left and right."""
     number = context.get_value_type(kind.dtype)
@@ -460,18 +643,22 @@ def _windows(context, build, kind, array, i, W):
             for k in (0, lanes)
         ]
         first, second = (_load(build, vector, address) for address in two)
-        for side in (0, 1):
-            every_other = ir.Constant(
-                ir.VectorType(INT32, lanes), list(range(side, 2 * lanes, 2))
-            )
-            found.append(build.shuffle_vector(first, second, every_other))
+        found += _apart(build, first, second)
     return found
+
+
+def _store_windows(context, build, kind, array, i, W, four):
+    """Write four vectors of pixels to where `_windows` reads them."""
+    for start, sides in ((i, four[:2]), (build.add(i, W), four[2:])):
+        for half, pixels in enumerate(_in_turns(build, *sides)):
+            place = build.add(start, INT64(half * pixels.type.count))
+            _store(build, pixels, _pointer(context, build, kind, array, place))
 
 
 def _beats(build, b, a):
     """Say in which lanes b is larger than a; NaN is larger than any number."""
-    nan = build.and_(build.fcmp_unordered("uno", b, b), build.fcmp_ordered("ord", a, a))
-    return build.or_(build.fcmp_ordered(">", b, a), nan)
+    not_below = build.fcmp_unordered(">", b, a)  # or one of the two is NaN
+    return build.and_(not_below, build.fcmp_ordered("ord", a, a))
 
 
 @intrinsic
@@ -505,21 +692,155 @@ def unpool(_, dy, y, i, W, dz, k):
         none = build.fcmp_ordered("<=", build.select(down, below, above), zero)
         gradient = _load(build, a.type, _pointer(context, build, dz, dz_array, k))
         gradient = build.select(none, zero, gradient)
-        lanes = a.type.count
-        for row, here, right in ((0, build.not_(down), second), (1, down, fourth)):
+        four = []
+        for here, right in ((build.not_(down), second), (down, fourth)):
             whole = build.select(here, gradient, zero)
-            sides = build.select(right, zero, whole), build.select(right, whole, zero)
-            start = build.add(i, W) if row else i
-            for half in (0, 1):
-                order = [n // 2 + n % 2 * lanes + half * lanes // 2 for n in range(lanes)]
-                order = ir.Constant(ir.VectorType(INT32, lanes), order)
-                address = build.add(start, INT64(half * lanes))
-                _store(
-                    build,
-                    build.shuffle_vector(*sides, order),
-                    _pointer(context, build, dy, dy_array, address),
-                )
+            four += build.select(right, zero, whole), build.select(right, whole, zero)
+        _store_windows(context, build, dy, dy_array, i, W, four)
         return context.get_dummy_value()
 
     place = types.intp
     return types.void(dy, y, place, place, dz, place), generate
+
+
+def _places_seen(build, lanes, p, W):
+    """Return the places of the pixels of `_windows` as int32; that of the first is p."""
+    vector = ir.VectorType(INT32, lanes)
+    first = _splat(build, vector, build.trunc(p, INT32))
+    first = build.add(first, ir.Constant(vector, list(range(0, 2 * lanes, 2))))
+    below = build.add(first, _splat(build, vector, build.trunc(W, INT32)))
+    one = ir.Constant(vector, [1] * lanes)
+    return [place for row in (first, below) for place in (row, build.add(row, one))]
+
+
+@intrinsic
+def pool_places(_, z, places, k, y, i, W, p):
+    """Do as `pool`, and write the place of the first largest pixel to places[k + l].
+
+    Places are counted from that of y[i], which is p.
+    """
+
+    def generate(context, build, signature, arguments):
+        z_array, places_array, k, y_array, i, W, p = arguments
+        pixels = _windows(context, build, y, y_array, i, W)
+        at = _places_seen(build, pixels[0].type.count, p, W)
+        rows = []
+        for n in (0, 2):
+            right = _beats(build, pixels[n + 1], pixels[n])
+            rows.append([build.select(right, a[n + 1], a[n]) for a in (pixels, at)])
+        (above, place_above), (below, place_below) = rows
+        down = _beats(build, below, above)
+        best = build.select(down, below, above)
+        place = build.select(down, place_below, place_above)
+        _store(build, best, _pointer(context, build, z, z_array, k))
+        _store(build, place, _pointer(context, build, places, places_array, k))
+        return context.get_dummy_value()
+
+    index = types.intp
+    return types.void(z, places, index, y, index, index, index), generate
+
+
+@intrinsic
+def unpool_places(_, dy, i, W, dz, places, k, p):
+    """Write dz[k + l] where the window has the place places[k + l], else zeros.
+
+    Places are counted from that of dy[i], which is p.
+    """
+
+    def generate(context, build, signature, arguments):
+        dy_array, i, W, dz_array, places_array, k, p = arguments
+        lanes = tile_shape(str(dz.dtype)).lanes
+        vector = ir.VectorType(context.get_value_type(dz.dtype), lanes)
+        gradient = _load(build, vector, _pointer(context, build, dz, dz_array, k))
+        address = _pointer(context, build, places, places_array, k)
+        found = _load(build, ir.VectorType(INT32, lanes), address)
+        zero, four = ir.Constant(vector, None), []
+        for place in _places_seen(build, lanes, p, W):
+            here = build.icmp_signed("==", found, place)
+            four.append(build.select(here, gradient, zero))
+        _store_windows(context, build, dy, dy_array, i, W, four)
+        return context.get_dummy_value()
+
+    index = types.intp
+    return types.void(dy, index, index, dz, places, index, index), generate
+
+
+@intrinsic
+def add_four(_, z, k, y, i, W):
+    """Write z[k + l] = the sum of the four pixels that `pool` looks at."""
+
+    def generate(context, build, signature, arguments):
+        z_array, k, y_array, i, W = arguments
+        a, b, c, d = _windows(context, build, y, y_array, i, W)
+        total = build.fadd(build.fadd(a, b), build.fadd(c, d))
+        _store(build, total, _pointer(context, build, z, z_array, k))
+        return context.get_dummy_value()
+
+    index = types.intp
+    return types.void(z, index, y, index, index), generate
+
+
+@intrinsic
+def to_four(_, y, i, W, z, k):
+    """Write z[k + l] to the four pixels that `pool` looks at."""
+
+    def generate(context, build, signature, arguments):
+        y_array, i, W, z_array, k = arguments
+        lanes = tile_shape(str(z.dtype)).lanes
+        vector = ir.VectorType(context.get_value_type(z.dtype), lanes)
+        number = _load(build, vector, _pointer(context, build, z, z_array, k))
+        _store_windows(context, build, y, y_array, i, W, 4 * [number])
+        return context.get_dummy_value()
+
+    index = types.intp
+    return types.void(y, index, index, z, index), generate
+
+
+# --- words for rows of any windows --------------------------------------------------------
+
+
+@intrinsic
+def pair(_, like):
+    """Return two vectors of zeros side by side."""
+    tile = Tile(like.dtype, 1, 2)
+    return tile(like), _zeros(tile)
+
+
+@intrinsic
+def split(_, a, even, odd, b, i):
+    """Write a[even + l] = b[i + 2*l] and a[odd + l] = b[i + 2*l + 1]."""
+
+    def generate(context, build, signature, arguments):
+        a_array, even, odd, b_array, i = arguments
+        lanes = tile_shape(str(a.dtype)).lanes
+        vector = ir.VectorType(context.get_value_type(a.dtype), lanes)
+        two = [
+            _load(build, vector, _pointer(context, build, b, b_array, build.add(i, k)))
+            for k in (INT64(0), INT64(lanes))
+        ]
+        for place, side in zip((even, odd), _apart(build, *two), strict=True):
+            _store(build, side, _pointer(context, build, a, a_array, place))
+        return context.get_dummy_value()
+
+    index = types.intp
+    return types.void(a, index, index, b, index), generate
+
+
+@intrinsic
+def larger(_, best, places, pixels, here):
+    """Return best and places, with the pixels and `here` where a pixel beats the best.
+
+    NaN beats any number, and the first NaN any other.
+    """
+
+    def generate(context, build, signature, arguments):
+        most, where, news, here = arguments
+        number = _splat(build, context.get_value_type(best).element, here)
+        for n in range(best.rows * best.cols):
+            old, place, new = (build.extract_value(k, n) for k in (most, where, news))
+            beats = _beats(build, new, old)
+            most = build.insert_value(most, build.select(beats, new, old), n)
+            where = build.insert_value(where, build.select(beats, number, place), n)
+        return context.make_tuple(build, signature.return_type, [most, where])
+
+    return types.UniTuple(best, 2)(best, places, pixels, best.dtype), generate

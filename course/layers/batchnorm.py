@@ -53,6 +53,7 @@ from course.device import (
     on_cpu,
     same_shape,
 )
+from course.engine.elementary import quotient
 from course.layers.base import Layer
 from course.shapes import integer
 
@@ -97,10 +98,13 @@ def _y_cpu(y, mean, var, x, w, b, eps, training, first, past):
 
 
 @compiled
-def _dw_cpu(dw, db, dy, x, mean, invstd, first, past):
-    """Equations (4) and (5); a thread has channels."""
+def _dx_cpu(dx, dw, db, dy, x, w, mean, invstd, training, first, past):
+    """Equations (4), (5) and (6), in use without two terms; a thread has channels.
+
+    dx begins with the planes that were added last, as they are still in the cache.
+    """
     N, _, HW = x.shape
-    zero = x.dtype.type(0)
+    zero, count = x.dtype.type(0), x.dtype.type(N * HW)
     for c in range(first, past):
         mean_c, slope, total = mean[c], zero, zero
         for n in range(N):
@@ -111,17 +115,9 @@ def _dw_cpu(dw, db, dy, x, mean, invstd, first, past):
             slope += slope_n
             total += total_n
         dw[c], db[c] = slope * invstd[c], total
-
-
-@compiled
-def _dx_cpu(dx, dy, x, w, mean, invstd, dw, db, training, first, past):
-    """Equation (6), in use without the terms of db and dw; a thread has channels."""
-    N, _, HW = x.shape
-    count = x.dtype.type(N * HW)
-    for c in range(first, past):
-        mean_c, factor = mean[c], w[c] * invstd[c]
-        average, slope = db[c] / count, invstd[c] * dw[c] / count
-        for n in range(N):
+        factor = w[c] * invstd[c]
+        average, slope = total / count, quotient(invstd[c] * dw[c], count)
+        for n in range(N - 1, -1, -1):
             row, upstream, pixels = dx[n, c], dy[n, c], x[n, c]
             if training:
                 for k in range(HW):
@@ -142,10 +138,9 @@ def _dx_cpu(dx, dy, x, w, mean, invstd, dw, db, training, first, past):
 def _y_cpu_rows(y, mean, var, sums, x, w, b, eps, training, first, past):
     """Equation (3), in training after (1) and (2), as above; a thread has channels.
 
-    The rows are added twice: their distances from 0 give the pivot, those from the pivot
-    mean and var.
+    The average of the first few rows is the pivot.
     """
-    zero, count = x.dtype.type(0), x.dtype.type(len(x))
+    zero, count, few = x.dtype.type(0), x.dtype.type(len(x)), min(PIECE, len(x))
     for start in range(first, past, WIDTH):
         end = min(start + WIDTH, past)
         width, here = end - start, slice(2 * start, start + end)
@@ -154,11 +149,11 @@ def _y_cpu_rows(y, mean, var, sums, x, w, b, eps, training, first, past):
         for c in range(width):
             pivot[c] = zero if training else mean[start + c]
             part[c] = squares[c] = total[c] = total_squares[c] = zero
-        for _ in range(2 * training):
+        for rows in (few * training, len(x) * training):
             for c in range(width):
-                pivot[c] += total[c] / count
+                pivot[c] += total[c] / x.dtype.type(few)
                 total[c] = total_squares[c] = zero
-            for piece in range(0, len(x), PIECE):
+            for piece in range(0, rows, PIECE):
                 for n in range(piece, min(piece + PIECE, len(x))):
                     pixels = x[n, start:end]
                     for c in range(width):
@@ -393,7 +388,9 @@ array([0.33333333]))
         fill(_y_cpu, len(w), y, mean, var, *arrays, *settings)
     else:
         sums = np.empty((5, 2 * len(w)), x.dtype)
-        fill(_y_cpu_rows, len(w), y, mean, var, sums, *arrays, *settings)
+        # half of a row is read less quickly than all of it: threads pay off later
+        work = y, mean, var, sums, *arrays, *settings
+        fill(_y_cpu_rows, len(w), *work, steps=x.size // 2)
     if learn and tracked:
         running_mean += momentum * (mean - running_mean)
         running_var += momentum * (var * (count / (count - 1)) - running_var)
@@ -461,13 +458,14 @@ def batchnorm_backward(
         return dx, dw, db
     planes, upstream = _planes(x), _planes(dy)
     dx = np.empty_like(planes)
-    arrays = dx, upstream, planes, w, mean, invstd, dw, db
     if planes.ndim == 3:
-        fill(_dw_cpu, len(w), dw, db, upstream, planes, mean, invstd)
+        arrays = dx, dw, db, upstream, planes, w, mean, invstd
         fill(_dx_cpu, len(w), *arrays, bool(training))
     else:
         sums = np.empty((2, 2 * len(w)), x.dtype)
-        fill(_dw_cpu_rows, len(w), dw, db, sums, upstream, planes, mean, invstd)
+        work = dw, db, sums, upstream, planes, mean, invstd
+        fill(_dw_cpu_rows, len(w), *work, steps=x.size // 2)
+        arrays = dx, upstream, planes, w, mean, invstd, dw, db
         fill(_dx_cpu_rows, len(x), *arrays, bool(training))
     return dx.reshape(x.shape), dw, db
 

@@ -460,8 +460,8 @@ class Conv2d(Layer):
     def forward_relu(self, x: Array, pool: bool) -> tuple[Array, Array | None] | None:
         """Return y = relu(forward(x)) and, with pool, the 2 x 2 max-pool of y, in one pass.
 
-        None in place of the second if y is too small to be pooled, or on a GPU, and in
-        place of both if the engine leaves this geometry to the plain loops.
+        None in place of the second if y is too small to be pooled, if the filters are 1 x 1
+        or on a GPU, and in place of both if the engine leaves this geometry to plain loops.
         """
         w, b = self.params["weight"], self.params.get("bias")
         x, w, b, y, window = _ready(x, w, b, **self.window)
@@ -471,7 +471,7 @@ class Conv2d(Layer):
             self.x = x
             return y, None
         N, F, HO, WO = y.shape
-        large = pool and min(HO, WO) > 1
+        large = pool and min(HO, WO) > 1 < w[0, 0].size
         z = np.empty((N, F, HO // 2, WO // 2), y.dtype) if large else None
         if not engine.convolve(y, x, w, b, *window, relu=True, pooled=z):
             return None

@@ -308,8 +308,7 @@ def conv_transpose2d_forward(
         else:
             launch(_y_cuda, y.size, y, x, w, b, G, *stride, top, left, *dilation)
         return y
-    if engine.convolve_backward(y, None, None, x, y, w, stride, frame, dilation, G):
-        y += b[:, None, None]
+    if engine.convolve_backward(y, None, None, x, y, w, stride, frame, dilation, G, b):
         return y
     yp = framed(y, frame)
     fill(_y_cpu, N * F, yp, x, w, b, G, *stride, *dilation, steps=x.size * w[0].size)

@@ -34,8 +34,19 @@ from course.device import (
     same_device,
     same_shape,
 )
+from course.engine.tile import (
+    each_col,
+    larger,
+    load,
+    pair,
+    shape_of,
+    store,
+    tile_shape,
+)
 from course.layers.base import Layer
 from course.shapes import nchw
+
+LARGE = 1 << 24  # pixels: from here on float32 does not know every place
 
 
 @compiled
@@ -54,6 +65,36 @@ def _y_cpu(y, argmax, x, first, past):
                     break
                 best, place = pixel, k
         y[plane], argmax[plane] = best, place
+
+
+@compiled
+def _y_cpu_lanes(y, argmax, x, first, past):
+    """Equation (1), each lane of two vectors by itself, and then the best of the lanes.
+
+    A thread has planes, a row each; `place` is counted from the lane's first pixel.
+    """
+    pixels, size = x.reshape(-1), x.shape[1]
+    tile = pair(x)
+    cols, lanes = each_col(tile), shape_of(tile)[1]
+    bests, places = np.empty((2, lanes), x.dtype)
+    for plane in range(first, past):
+        start = plane * size
+        best, place = load(tile, pixels, (start,), cols), tile
+        for k in range(lanes, size - lanes + 1, lanes):
+            more = load(tile, pixels, (start + k,), cols)
+            best, place = larger(best, place, more, x.dtype.type(k))
+        store(best, bests, (0,), cols)
+        store(place, places, (0,), cols)
+        y[plane], argmax[plane] = bests[0], np.intp(places[0])
+        for l in range(1, lanes):
+            k = l + np.intp(places[l])
+            worse = y[plane] < bests[l] or (bests[l] != bests[l] and y[plane] == y[plane])
+            better = y[plane] > bests[l] or (bests[l] == bests[l] and y[plane] != y[plane])
+            if worse or (k < argmax[plane] and not better):
+                y[plane], argmax[plane] = bests[l], k
+        for k in range(size // lanes * lanes, size):
+            if not x[plane, k] <= y[plane] and y[plane] == y[plane]:
+                y[plane], argmax[plane] = x[plane, k], k
 
 
 @cuda.jit
@@ -118,7 +159,8 @@ def global_maxpool2d_forward(x: Array) -> tuple[Array, Array]:
     y, argmax = empty((N, C, 1, 1), x.dtype, x), empty((N, C, 1, 1), np.int32, x)
     arrays = y.reshape(-1), argmax.reshape(-1), x.reshape(N * C, H * W)
     if on_cpu(x):
-        fill(_y_cpu, N * C, *arrays)
+        lanes = 2 * tile_shape(x.dtype).lanes <= H * W < LARGE
+        fill(_y_cpu_lanes if lanes else _y_cpu, N * C, *arrays)
     else:
         launch(_y_cuda, 32 * N * C, *arrays)
     return y, argmax

@@ -54,6 +54,7 @@ from course.device import (
     on_cpu,
     same_shape,
 )
+from course.engine.elementary import quotient
 from course.layers.base import Layer
 from course.shapes import integer
 
@@ -91,32 +92,31 @@ def _y_cpu(y, mean, invstd, x, w, b, HW, eps, first, past):
 
 
 @compiled
-def _dwn_cpu(dwn, dbn, dy, x, mean, invstd, first, past):
-    """Equations (4) and (5); a thread has planes (n, c)."""
-    (_, C, HW), G = x.shape, mean.shape[1]
-    for plane in range(first, past):
-        n, c = divmod(plane, C)
-        group = c // (C // G)
-        upstream, pixels, mean_n = dy[n, c], x[n, c], mean[n, group]
-        slope = total = x.dtype.type(0)
-        for k in range(HW):
-            slope += upstream[k] * (pixels[k] - mean_n)
-            total += upstream[k]
-        dwn[n, c], dbn[n, c] = slope * invstd[n, group], total
+def _dx_cpu(dx, dwn, dbn, dy, x, w, mean, invstd, first, past):
+    """Equation (6), after (4) and (5); a thread has groups (n, g).
 
-
-@compiled
-def _dx_cpu(dx, dy, x, w, mean, invstd, average, slope, first, past):
-    """Equation (6); a thread has planes (n, c)."""
+    Equations (4) and (5) read what (6) reads again while it is in the cache.
+    """
     (_, C, HW), G = x.shape, mean.shape[1]
-    for plane in range(first, past):
-        n, c = divmod(plane, C)
-        group = c // (C // G)
-        row, upstream, pixels, mean_n = dx[n, c], dy[n, c], x[n, c], mean[n, group]
-        factor = invstd[n, group] * w[c]
-        rest, steep = average[n, group], slope[n, group]
-        for k in range(HW):
-            row[k] = factor * upstream[k] - rest - (pixels[k] - mean_n) * steep
+    CG = C // G
+    zero, count = x.dtype.type(0), x.dtype.type(CG * HW)
+    for both in range(first, past):
+        n, group = divmod(both, G)
+        mean_n, scale, average, slope = mean[n, group], invstd[n, group], zero, zero
+        for c in range(group * CG, (group + 1) * CG):
+            upstream, pixels, slope_c, total = dy[n, c], x[n, c], zero, zero
+            for k in range(HW):
+                slope_c += upstream[k] * (pixels[k] - mean_n)
+                total += upstream[k]
+            dwn[n, c], dbn[n, c] = slope_c * scale, total
+            average += w[c] * total
+            slope += w[c] * dwn[n, c]
+        share = quotient(scale, count)
+        average, slope = average * share, slope * scale * share
+        for c in range(group * CG, (group + 1) * CG):
+            row, upstream, pixels, factor = dx[n, c], dy[n, c], x[n, c], scale * w[c]
+            for k in range(HW):
+                row[k] = factor * upstream[k] - average - (pixels[k] - mean_n) * slope
 
 
 @cuda.jit
@@ -278,9 +278,8 @@ def groupnorm_backward(
     invstd = _fitting("invstd", invstd, 1, x, (N, G))
     dx, upstream = empty_like(planes), dy.reshape(planes.shape)
     dwn, dbn = empty((N, C), x.dtype, x), empty((N, C), x.dtype, x)
-    arrays = dwn, dbn, upstream, planes, mean, invstd
     if not on_cpu(x):
-        threads = block_for(HW)
+        threads, arrays = block_for(HW), (dwn, dbn, upstream, planes, mean, invstd)
         launch(_dwn_cuda, N * C * threads, *arrays, threads=threads)
         rows, M = N * G, C // G * HW
         arrays = (a.reshape(rows, M) for a in (dx, upstream, planes))
@@ -290,11 +289,7 @@ def groupnorm_backward(
         dw, db = empty_like(w), empty_like(w)
         launch(_dw_cuda, C, dw, db, dwn, dbn)
         return dx.reshape(x.shape), dw, db
-    fill(_dwn_cpu, N * C, *arrays)
-    CG, share = C // G, invstd / (C // G * HW)
-    average = share * (w * dbn).reshape(N, G, CG).sum(axis=2)
-    slope = share * invstd * (w * dwn).reshape(N, G, CG).sum(axis=2)
-    fill(_dx_cpu, N * C, dx, upstream, planes, w, mean, invstd, average, slope)
+    fill(_dx_cpu, N * G, dx, dwn, dbn, upstream, planes, w, mean, invstd)
     return dx.reshape(x.shape), dwn.sum(axis=0), dbn.sum(axis=0)
 
 

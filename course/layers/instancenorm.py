@@ -51,6 +51,7 @@ from course.device import (
     on_cpu,
     same_shape,
 )
+from course.engine.elementary import quotient
 from course.layers.base import Layer
 from course.shapes import integer
 
@@ -101,7 +102,7 @@ def _dx_cpu(dx, dwn, dbn, dy, x, w, mean, invstd, first, past):
             total += upstream[k]
         dwn[n, c], dbn[n, c] = slope * scale, total
         factor, average = w[c] * scale, total / count
-        slope *= scale * scale / count
+        slope *= quotient(scale * scale, count)
         for k in range(HW):
             row[k] = factor * (upstream[k] - average - (pixels[k] - mean_n) * slope)
 

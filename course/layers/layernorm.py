@@ -49,6 +49,7 @@ from course.device import (
     on_cpu,
     same_shape,
 )
+from course.engine.elementary import quotient
 from course.layers.base import Layer
 from course.shapes import integer
 
@@ -91,7 +92,7 @@ def _dx_cpu(dx, dy, x, w, mean, invstd, first, past):
         for k in range(M):
             total += w[k] * upstream[k]
             slope += w[k] * upstream[k] * (seen[k] - mean_n)
-        average, slope = total / count, slope * scale * scale / count
+        average, slope = total / count, quotient(slope * scale * scale, count)
         for k in range(M):
             g = w[k] * upstream[k]
             row[k] = scale * (g - average - (seen[k] - mean_n) * slope)

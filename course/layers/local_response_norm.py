@@ -42,6 +42,7 @@ from course.device import (
     on_cpu,
     same_shape,
 )
+from course.engine.elementary import quotient
 from course.layers.base import Layer
 from course.shapes import integer
 
@@ -50,7 +51,7 @@ from course.shapes import integer
 def _scale_cpu(scale, x, size, alpha, least, first, past):
     """Equation (1), with least for k0; a thread has planes (n, c)."""
     C = x.shape[1]
-    share = alpha / x.dtype.type(size)
+    share = quotient(alpha, x.dtype.type(size))
     for plane in range(first, past):
         n, c = divmod(plane, C)
         row = scale[n, c]
@@ -103,7 +104,7 @@ def _dx_cpu(dx, dy, x, y, scale, size, alpha, beta, first, past):
     """Equation (3): adds the sum to the first term; a thread has planes (n, c)."""
     C = x.shape[1]
     two = x.dtype.type(2)
-    share = two * alpha * beta / x.dtype.type(size)
+    share = quotient(two * alpha * beta, x.dtype.type(size))
     for plane in range(first, past):
         n, c = divmod(plane, C)
         row, pixels = dx[n, c], x[n, c]

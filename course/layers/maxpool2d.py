@@ -19,14 +19,15 @@ first one in row-major order wins. NaN beats every number, so that a diverged ne
 shows in its loss. A window that sees no pixel at all is an error.
 
 Which pixel is the largest cannot be foreseen, so a branch on it is often guessed wrong,
-and that costs more than all the rest. The faster loops of (1) have no such
-branch: they compute both answers and select one. A plane with a NaN in it they mark, with
-an argmax of -1, and leave to the plain loops.
+and that costs more than all the rest. The faster loops have no such branch: they ask the
+question for a vector of windows at once, with the words of course/engine/tile.py, and
+select. The plain ones are for frames that are much larger than the image.
 
 Lecture: lectures/11_backprop_convolution.ipynb.  Symbols: GLOSSARY.md.
 Source: Riesenhuber & Poggio, Nature Neuroscience 2 (1999); as torch.nn.MaxPool2d.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -43,6 +44,19 @@ from course.device import (
     on_cpu,
     same_device,
     same_shape,
+)
+from course.engine.pooling import SLACK, frame_of, put_in, quarters
+from course.engine.tile import (
+    each_col,
+    larger,
+    load,
+    pair,
+    pool_places,
+    shape_of,
+    splat,
+    store,
+    unpool_places,
+    zeros,
 )
 from course.layers.base import Layer
 from course.shapes import Pads, Pair, nchw, pixels_seen, pool_geometry, pool_window
@@ -73,84 +87,54 @@ def _y_cpu(y, argmax, x, KH, KW, SH, SW, top, left, DH, DW, first, past):
 
 
 @compiled
-def _has_nan(pixels):
-    """Say whether one of the pixels is NaN; without a branch, a vector at a time."""
-    found = False
-    for k in range(pixels.size):
-        found |= pixels[k] != pixels[k]
-    return found
+def _y_cpu_framed(
+    y, argmax, x, taps, steps, origins, seen, SH, SW, top, left, width, size, first, past
+):
+    """Equation (1) for any window, vectors of windows at once; a thread has planes (n, c).
 
-
-@compiled
-def _y_cpu_select(y, argmax, x, KH, KW, SH, SW, top, left, DH, DW, first, past):
-    """Equation (1) by selection, for any window; a thread has planes (n, c)."""
+    Of each window so far: its largest pixel, and how far that is after its first tap.
+    """
     _, C, HO, WO = y.shape
     H, W = x.shape[2:]
+    frame, lowest = np.full(size, -np.inf, x.dtype), np.full(1, -np.inf, x.dtype)
+    bests, places = np.empty((2, HO * WO + SLACK), x.dtype)
+    tile = pair(x)
+    cols, wide = each_col(tile), shape_of(tile)[1]
     for plane in range(first, past):
-        n, c = divmod(plane, C)
-        pixels = x[n, c].reshape(-1)
-        if _has_nan(pixels):
-            argmax[n, c, 0, 0] = -1
-            continue
+        put_in(frame, x.reshape(-1), plane * H * W, H, W, SW, top, left, width)
         for i in range(HO):
-            p0 = i * SH - top
-            u0, u1 = 0, KH  # the taps inside the image; all of them away from its frame
-            if p0 < 0 or p0 + (KH - 1) * DH >= H:
-                u0, u1 = max(0, -(p0 // DH)), min(KH, (H - 1 - p0) // DH + 1)
-            for j in range(WO):
-                q0 = j * SW - left
-                v0, v1 = 0, KW
-                if q0 < 0 or q0 + (KW - 1) * DW >= W:
-                    v0, v1 = max(0, -(q0 // DW)), min(KW, (W - 1 - q0) // DW + 1)
-                place = (p0 + u0 * DH) * W + q0 + v0 * DW
-                best = pixels[place]
-                for u in range(u0, u1):
-                    row = (p0 + u * DH) * W + q0
-                    for v in range(v0, v1):
-                        here = row + v * DW
-                        pixel = pixels[here]
-                        place = here if pixel > best else place
-                        best = pixel if pixel > best else best
-                y[n, c, i, j], argmax[n, c, i, j] = best, place
+            for j in range(0, WO, wide):  # beyond the row: what the next one writes again
+                here, k = i * SH * SW * width + j, (i * WO + j,)
+                best, place = splat(tile, lowest, (0,)), load(tile, seen, k, cols)
+                for t in range(taps.size):
+                    pixels = load(tile, frame, (here + taps[t],), cols)
+                    best, place = larger(best, place, pixels, steps[t])
+                store(best, bests, k, cols)
+                store(place, places, k, cols)
+        outputs = y[plane // C, plane % C].reshape(-1)
+        winners = argmax[plane // C, plane % C].reshape(-1)
+        for k in range(outputs.size):
+            outputs[k], winners[k] = bests[k], origins[k] + np.int32(places[k])
 
 
 @compiled
 def _y_cpu_tiles(y, argmax, x, first, past):
-    """Equation (1) for windows of 2 x 2 side by side; a thread has planes (n, c).
+    """Equation (1) for 2 x 2 windows side by side, a vector of them at once.
 
-    First the larger of every two pixels one above the other, then of every two of those
-    side by side: each time one pass along memory, as vector instructions like it.
+    A thread has planes (n, c). The last vector of a row ends where the row ends, and sees
+    some windows again.
     """
-    _, C, HO, WO = y.shape
-    W = x.shape[3]
-    larger = np.empty(HO * 2 * WO, x.dtype)
-    places = np.empty(HO * 2 * WO, np.int32)
+    HO, WO = y.shape[2:]
+    H, W = x.shape[2:]
+    lanes = shape_of(zeros(x))[2]
+    best, places, pixels = y.reshape(-1), argmax.reshape(-1), x.reshape(-1)
     for plane in range(first, past):
-        n, c = divmod(plane, C)
-        pixels = x[n, c].reshape(-1)
-        nan = False
         for i in range(HO):
-            start = 2 * i * W
-            upper, lower = pixels[start:], pixels[start + W :]
-            pair, place = larger[2 * i * WO :], places[2 * i * WO :]
-            for q in range(2 * WO):
-                a, b = upper[q], lower[q]
-                nan |= (a != a) | (b != b)
-                pair[q] = b if b > a else a
-                place[q] = start + q + W * (b > a)
-        best, place = y[n, c].reshape(-1), argmax[n, c].reshape(-1)
-        for k in range(best.size):
-            a, b, at, bt = (
-                larger[2 * k],
-                larger[2 * k + 1],
-                places[2 * k],
-                places[2 * k + 1],
-            )
-            second = (b > a) | ((b == a) & (bt < at))
-            best[k] = b if b > a else a
-            place[k] = at + ((bt - at) & -np.int64(second))  # bt - at, or nothing of it
-        if nan:
-            argmax[n, c, 0, 0] = -1
+            k, p = (plane * HO + i) * WO, 2 * i * W
+            for start in range(0, WO, lanes):
+                j = min(start, WO - lanes)
+                place, here = p + 2 * j, plane * H * W + p + 2 * j
+                pool_places(best, places, k + j, pixels, here, W, place)
 
 
 @compiled
@@ -164,6 +148,28 @@ def _dx_cpu(dx, dy, argmax, first, past):
         pixels[:] = 0
         for k in range(upstream.size):
             pixels[place[k]] += upstream[k]
+
+
+@compiled
+def _dx_cpu_tiles(dx, dy, argmax, first, past):
+    """Equation (2) for 2 x 2 windows side by side, a vector of them at once.
+
+    A thread has planes (n, c). Each pixel is written once, but for those that the last
+    vector of a row sees again.
+    """
+    _, C, HO, WO = dy.shape
+    H, W = dx.shape[2:]
+    lanes = shape_of(zeros(dx))[2]
+    pixels, upstream, places = dx.reshape(-1), dy.reshape(-1), argmax.reshape(-1)
+    for plane in range(first, past):
+        if H * W > 4 * HO * WO:  # some are in no window
+            dx[plane // C, plane % C] = 0
+        for i in range(HO):
+            k, p = (plane * HO + i) * WO, 2 * i * W
+            for start in range(0, WO, lanes):
+                j = min(start, WO - lanes)
+                place, here = p + 2 * j, plane * H * W + p + 2 * j
+                unpool_places(pixels, here, W, upstream, places, k + j, place)
 
 
 @cuda.jit
@@ -230,15 +236,36 @@ def maxpool2d_forward(
     if not on_cpu(x):
         launch(_y_cuda, y.size, y, argmax, x, *window)
         return y, argmax
-    inside = 2 * size[0] <= image[0] and 2 * size[1] <= image[1]
-    if window == (2, 2, 2, 2, 0, 0, 1, 1) and inside:
+    if quarters(image, *geometry, x.dtype):
         fill(_y_cpu_tiles, N * C, y, argmax, x)
+    elif frame := frame_of(image, *geometry):
+        sizes = *_places(image, *geometry, x.dtype), *frame.sizes
+        steps = x.size + y.size * frame.taps.size
+        fill(_y_cpu_framed, N * C, y, argmax, x, frame.taps, *sizes, steps=steps)
     else:
-        steps = 4 * y.size * kernel[0] * kernel[1]  # no vector instructions here
-        fill(_y_cpu_select, N * C, y, argmax, x, *window, steps=steps)
-    for plane in np.flatnonzero(argmax[:, :, 0, 0] < 0):  # with a NaN
-        _y_cpu(y, argmax, x, *window, plane, plane + 1)
+        fill(_y_cpu, N * C, y, argmax, x, *window)
     return y, argmax
+
+
+@lru_cache(256)  # a network asks for the same few, at every step
+def _places(image, kernel, stride, padding, dilation, size, dtype):
+    """Return how far after its window's first tap each tap is; the place of each first tap.
+
+    And how far the first tap inside the image is: what wins if all are minus infinity.
+    """
+    (_, W), (DH, DW) = image, dilation
+    u, v = np.indices(kernel).reshape(2, -1)
+    p, q = (
+        np.arange(many) * S - P[0] for many, S, P in zip(size, stride, padding, strict=True)
+    )
+    inside = np.maximum(0, -(p // DH)) * DH * W, np.maximum(0, -(q // DW)) * DW
+    seen = np.pad(np.add.outer(*inside).reshape(-1), (0, SLACK))
+    origins = np.add.outer(p * W, q).reshape(-1)
+    return (
+        (u * DH * W + v * DW).astype(dtype),
+        origins.astype(np.int32),
+        seen.astype(dtype),
+    )
 
 
 def maxpool2d_backward(
@@ -275,11 +302,9 @@ def maxpool2d_backward(
         raise TypeError(f"argmax must be the int32 array of forward, not {kind}")
     same_device("argmax", argmax, dy)
     same_shape("argmax", argmax, dy.shape, "the shape of dy")
+    kernel, stride, ((top, _), (left, _)), dilation, _ = geometry
     if not on_cpu(dy):
-        dx, (kernel, stride, ((top, _), (left, _)), dilation, _) = (
-            empty((N, C, H, W), dy.dtype, dy),
-            geometry,
-        )
+        dx = empty((N, C, H, W), dy.dtype, dy)
         launch(_dx_cuda, dx.size, dx, dy, argmax, *kernel, *stride, top, left, *dilation)
         return dx
     places = np.ascontiguousarray(argmax)
@@ -291,9 +316,14 @@ def maxpool2d_backward(
             f"argmax names pixel {wrong}, but a plane of {H} x {W} has pixels 0 to "
             f"{H * W - 1}: it belongs to another x"
         )
-    dx, windows = np.empty((N * C, H * W), dy.dtype), (N * C, dy.shape[2] * dy.shape[3])
-    fill(_dx_cpu, N * C, dx, dy.reshape(windows), places.reshape(windows))
-    return dx.reshape(N, C, H, W)
+    dx = np.empty((N, C, H, W), dy.dtype)
+    if quarters((H, W), *geometry[:4], dy.shape[2:], dy.dtype):
+        fill(_dx_cpu_tiles, N * C, dx, dy, places)
+    else:
+        windows = N * C, dy.shape[2] * dy.shape[3]
+        planes = dx.reshape(N * C, H * W), dy.reshape(windows), places.reshape(windows)
+        fill(_dx_cpu, N * C, *planes)
+    return dx
 
 
 class MaxPool2d(Layer):

@@ -29,7 +29,7 @@ from course.compiled import compiled
 from course.cuda import split
 from course.cuda.reductions import row_max, warp_sum
 from course.device import Array, empty_like, fill, floats, launch, on_cpu, same_shape
-from course.engine.elementary import exp, larger
+from course.engine.elementary import exp, larger, quotient
 from course.layers.base import Layer
 from course.shapes import around, integer
 
@@ -46,7 +46,7 @@ def _y_cpu(y, x, first, past):
         for k in range(C):
             y[n, k] = exp(x[n, k] - largest)
             total += y[n, k]
-        share = x.dtype.type(1) / total
+        share = quotient(x.dtype.type(1), total)
         for k in range(C):
             y[n, k] *= share
 
@@ -56,6 +56,7 @@ def _y_cpu_across(y, x, first, past):
     """Equation (1) for rows that lie side by side, x[n,:,k]; a thread has samples."""
     C, width = x.shape[1:]
     largest, total = np.empty(width, x.dtype), np.empty(width, x.dtype)
+    one = x.dtype.type(1)
     for n in range(first, past):
         largest[:] = -np.inf
         for c in range(C):
@@ -66,9 +67,11 @@ def _y_cpu_across(y, x, first, past):
             for k in range(width):
                 y[n, c, k] = exp(x[n, c, k] - largest[k])
                 total[k] += y[n, c, k]
+        for k in range(width):
+            total[k] = one / total[k]
         for c in range(C):
             for k in range(width):
-                y[n, c, k] /= total[k]
+                y[n, c, k] *= total[k]
 
 
 @cuda.jit

@@ -57,7 +57,7 @@ from course.device import (
     on_cpu,
     same_shape,
 )
-from course.engine.elementary import exp, larger
+from course.engine.elementary import exp, larger, quotient
 from course.layers.log_softmax import log_softmax_forward
 from course.losses.base import (
     class_of,
@@ -90,8 +90,9 @@ def _logp_cpu(logp, s, first, past):
 def _ds_cpu(ds, loss, s, t, first, past):
     """Equation (3), and loss[n], a row's part of equation (2); a thread has rows.
 
-    exp(logp[n,k]) is exp(s[n,k] - m[n]) over its sum: one exp for both equations. The
-    share of a row in the mean is 1/N.
+    exp(logp[n,k]) is exp(s[n,k] - m[n]) over its sum: one exp for both equations. It is
+    taken of all rows in one long loop, as a row alone may be shorter than a vector
+    register or two. The share of a row in the mean is 1/N.
     """
     N, C = s.shape
     share = s.dtype.type(1 / N)
@@ -100,15 +101,20 @@ def _ds_cpu(ds, loss, s, t, first, past):
         for k in range(1, C):
             largest = larger(largest, s[n, k])
         for k in range(C):
-            ds[n, k] = exp(s[n, k] - largest)
+            ds[n, k] = s[n, k] - largest
+        loss[n] = ds[n, t[n]]
+    exponents = ds[first:past].reshape(-1)
+    for k in range(exponents.size):
+        exponents[k] = exp(exponents[k])
+    for n in range(first, past):
         total = s.dtype.type(0)
         for k in range(C):
             total += ds[n, k]
-        scale = share / total
+        scale = quotient(share, total)
         for k in range(C):
             ds[n, k] *= scale
         ds[n, t[n]] -= share
-        loss[n] = log(total) - (s[n, t[n]] - largest)
+        loss[n] = log(total) - loss[n]
 
 
 @compiled

@@ -38,6 +38,7 @@ class Case(NamedTuple):
 P, F, D = "_along_pixels", "_along_filters", "_depthwise"
 FEW, MANY, DW = "_few_weights", "_weights", "_depthwise_weights"
 TILES = "_tiles"  # of Winograd
+M = "_multiply"  # of matrices
 CASES = {
     "few-filters": Case((2, 2, 5, 37), (3, 2, 3, 3), P, P, FEW, frame=ONE),
     "no-frame": Case((2, 2, 6, 40), (3, 2, 3, 2), P, P, FEW),
@@ -54,7 +55,9 @@ CASES = {
     "long-sums-along-pixels": Case((1, 36, 4, 32), (1, 36, 3, 3), P, P, FEW, frame=ONE),
     "long-blocks": Case((1, 32, 17, 17), (32, 32, 3, 2), F, F, MANY, frame=ONE),
     "many-images": Case((11, 3, 5, 4), (32, 3, 3, 3), F, F, MANY, stride=(2, 2)),
-    "flattened": Case((2, 32, 5, 7), (16, 32, 1, 1), F, F, MANY),
+    "flattened": Case((2, 32, 5, 7), (16, 32, 1, 1), M, M, M),
+    "flattened-groups": Case((2, 32, 5, 7), (16, 8, 1, 1), P, P, FEW, groups=4),
+    "flattened-few": Case((2, 32, 3, 5), (16, 32, 1, 1), F, F, MANY),
     "one-tap-in-a-frame": Case((2, 3, 5, 17), (4, 3, 1, 1), P, P, FEW, frame=ONE),
     "phases": Case((2, 9, 9, 11), (34, 9, 3, 3), F, F, MANY, stride=(2, 3), frame=ONE),
     "phases-without-taps": Case((2, 4, 9, 10), (17, 4, 2, 1), F, F, MANY, stride=(3, 4)),
@@ -77,6 +80,8 @@ CASES = {
     ),
     "depthwise": Case((3, 5, 6, 21), (5, 1, 3, 3), D, D, DW, frame=ONE, groups=5),
     "depthwise-bare": Case((2, 4, 7, 40), (4, 1, 2, 3), D, D, DW, groups=4),
+    "depthwise-nine": Case((2, 3, 6, 24), (3, 1, 3, 3), D, D, DW, groups=3),
+    "depthwise-low": Case((2, 3, 5, 20), (3, 1, 3, 3), D, D, DW, groups=3),
     "depthwise-dilated": Case(
         *((2, 3, 9, 32), (3, 1, 4, 5), D, D, DW),
         **{"frame": ((0, 3), (4, 1)), "dilation": (2, 3), "groups": 3},

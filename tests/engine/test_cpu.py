@@ -9,7 +9,7 @@ import pytest
 from numba.core.dispatcher import Dispatcher
 
 from course.device import get_threads, set_threads
-from course.engine import cpu, winograd
+from course.engine import cpu, matmul, winograd
 from course.engine.tile import tile_shape
 from tests.engine.convolutions import (
     CASES,
@@ -38,7 +38,7 @@ def used(monkeypatch):
     """Return the list of loops that were started."""
     names = []
     real = cpu.launch
-    for module in (cpu, winograd):
+    for module in (cpu, matmul, winograd):
         monkeypatch.setattr(module, "launch", spied(names, real))
     return names
 
@@ -55,7 +55,7 @@ def loops(used, call):
     """Return the loops that the call started, but for those that only move numbers."""
     used.clear()
     assert call()
-    return sorted(set(used) - {"_pack", "_collect", "_filters"})
+    return sorted(set(used) - {"_pack", "_collect", "_filters", "_together", "_row_sums"})
 
 
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES.keys())
@@ -77,6 +77,30 @@ def test_no_loop_goes_untested(used):
     for case in CASES.values():
         run(case, *arrays(case, np.float32))
     assert JOBS - {"_pool_relu_dx"} == set(used) & JOBS and "_pool_relu_dx" in JOBS
+
+
+@pytest.mark.parametrize("W", [4, 16, 18, 33])
+@pytest.mark.parametrize("stride", [(2, 2), (1, 2), (3, 1), (2, 3)])
+@TYPES
+def test_windows_side_by_side(W, stride, dtype, monkeypatch):
+    """Every pixel is in one window: dx is one product of matrices."""
+    x, w = (3, 5, 4 * stride[0], W * stride[1]), (7, 5, *stride)
+    case, used = Case(x, w, "", "", "", stride), []
+    monkeypatch.setattr(matmul, "launch", spied(used, matmul.launch))
+    numbers = arrays(case, dtype)
+    compare(run(case, *numbers), case, *numbers)
+    assert "_multiply" in used
+
+
+def test_a_bias_for_dx():
+    for stride, kernel in (((1, 1), (3, 2)), ((1, 1), (1, 1)), ((2, 2), (3, 1))):
+        case = Case((2, 3, 7, 9), (4, 3, *kernel), "", "", "", stride)
+        x, w, _, dy = arrays(case, np.float64)
+        two, bias = [np.empty_like(x) for _ in range(2)], np.array([1.0, -2.0, 3.0])
+        for dx, given in zip(two, (None, bias), strict=True):
+            window = stride, NONE, (1, 1), 1
+            assert cpu.convolve_backward(dx, None, None, dy, x, w, *window, given)
+        np.testing.assert_allclose(two[1], two[0] + bias[:, None, None], 1e-13, 1e-13)
 
 
 @pytest.mark.parametrize("seed", range(6))

@@ -34,6 +34,10 @@ SIZES = pytest.mark.parametrize(
         (150, 47, 64),
         (600, 20, 49),
         (4, 1000, 100),
+        (29, 128, 81),  # numbers a multiple of CROWDED apart are copied: rows of b in dx,
+        (31, 300, 128),  # and of a in dw, if there are SOME panels,
+        (25, 1280, 256),  # in several stacks of STACK blocks
+        (300, 128, 640),
     ],
 )
 
@@ -79,6 +83,29 @@ def test_a_product_of_any_size(M, J, K, rng):
             assert close(target, exact, scale)
 
 
+@pytest.mark.parametrize("relu", [False, True])
+@pytest.mark.parametrize("N, C, F, P", [(1, 3, 2, 16), (3, 7, 13, 49), (2, 300, 130, 256)])
+@TYPES
+def test_pointwise_is_its_definition(N, C, F, P, relu, dtype, rng):
+    """A 1 x 1 convolution, forward and backward; the last one has crowded planes."""
+    sizes = (N, C, P), (F, C), (F,), (N, F, P)
+    x, w, b, dy = (fenced(rng.normal(size=k).astype(dtype)) for k in sizes)
+    found = [fenced(np.full(k, np.nan, dtype), SENTINEL) for k in (*sizes, (F,))]
+    dx, dw, db, y, _ = found
+    with fenced_workspaces(matmul):
+        matmul.pointwise(y, x, w, b, relu)
+        matmul.pointwise_dx(dx, dy, w, np.zeros(C, dtype))
+        matmul.pointwise_dw(dw, db, dy, x)
+    assert all(map(untouched, found)), "written outside an array"
+    x, w, b, dy = (a.astype(np.float64) for a in (x, w, b, dy))
+    ax, aw, ab, ady = map(abs, (x, w, b, dy))
+    sums = w @ x + b[:, None]
+    assert close(y, np.maximum(sums, 0) if relu else sums, aw @ ax + ab[:, None])
+    assert close(dx, w.T @ dy, aw.T @ ady)
+    assert close(dw, np.einsum("nfp,ncp->fc", dy, x), np.einsum("nfp,ncp->fc", ady, ax))
+    assert close(db, dy.sum((0, 2)), ady.sum((0, 2)))
+
+
 @TYPES
 def test_only_dw_if_nobody_needs_dx(dtype, rng):
     x, w, dy = (rng.normal(size=k).astype(dtype) for k in ((9, 20), (5, 20), (9, 5)))
@@ -114,22 +141,26 @@ def test_what_is_not_finite_stays_in_its_row(value, dtype, rng):
 @pytest.mark.parametrize("threads", [2, 3])
 @TYPES
 def test_threads_change_no_bit(threads, dtype, rng, monkeypatch):
-    shapes = (37, 300), (77, 300), (77,), (37, 77)
-    x, w, b, dy = (rng.normal(size=k).astype(dtype) for k in shapes)
+    shapes = (37, 300), (77, 300), (77,), (37, 77), (3, 300, 40)
+    x, w, b, dy, images = (rng.normal(size=k).astype(dtype) for k in shapes)
 
-    def all_three(count):
+    def all_of_them(count):
         monkeypatch.setattr(matmul, "get_threads", lambda: count)
         monkeypatch.setattr(matmul, "LITTLE", 0)
-        y, dx, dw = np.empty_like(dy), np.empty_like(x), np.empty_like(w)
+        y, dx, dw, dw_maps, db = map(np.empty_like, (dy, x, w, w, b))
+        maps = np.empty((3, 77, 40), dtype)
         with fenced_workspaces(matmul):
             matmul.linear(y, x, w, b)
             matmul.linear_backward(dx, dw, dy, x, w)
-        return [a.tobytes() for a in (y, dx, dw)]
+            matmul.pointwise(maps, images, w, b, False)
+            matmul.pointwise_dw(dw_maps, db, maps, images)
+        return [a.tobytes() for a in (y, dx, dw, maps, dw_maps, db)]
 
-    assert all_three(threads) == all_three(1)
+    assert all_of_them(threads) == all_of_them(1)
 
 
 def test_chunks_and_tiles_are_those_of_the_table():
     """The sizes above straddle them; say so if they move."""
-    assert (cpu.CHUNK, matmul.MANY, matmul.FEW) == (256, 24, 4)
+    assert (cpu.CHUNK, matmul.MANY, matmul.FEW, matmul.SOME) == (256, 24, 4, 4)
+    assert (matmul.STACK, matmul.CROWDED) == (40, 128)
     assert tile_shape(np.dtype(np.float32)).rows in (6, 12)

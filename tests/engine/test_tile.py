@@ -56,6 +56,11 @@ def _copy(b, a, row, col, there, side):
 
 
 @compiled
+def _move(b, j, a, i):
+    tile.move(a, i, b, j)
+
+
+@compiled
 def _plus(a, more, row, col):
     like = tile.zeros(a)
     rows, cols = tile.rows_at(like, row, 0), tile.cols_at(like, col, 0)
@@ -116,13 +121,101 @@ def _long_row(b, s, place, v, col, side):
 
 
 @compiled
+def _column_shapes(like):
+    return tile.shape_of(tile.zeros_column(like)), tile.shape_of(tile.zeros_nine(like))
+
+
+@compiled
+def _clamped(like, table, most):
+    return tile.at_most(tile.rows_at(tile.zeros(like), table, 0), most)
+
+
+@compiled
+def _pile(b, a, row, col, side):
+    like = tile.zeros(a)
+    acc = tile.load(like, a, tile.rows_at(like, row, 0), tile.cols_at(like, col, 0))
+    tile.pile(acc, b, tile.cols_at(like, side, 0))
+
+
+@compiled
+def _unseen(a, row, col, rows, lanes):
+    like = tile.zeros(a)
+    places, side = tile.rows_at(like, row, 0), tile.cols_at(like, col, 0)
+    acc = tile.unseen(tile.load(like, a, places, side), rows, lanes)
+    tile.store(acc, a, places, side)
+
+
+@compiled
+def _slide(column, nine, a, i, step):
+    four, taps = tile.zeros_column(a), tile.zeros_nine(a)
+    lanes, side = tile.shape_of(four)[2], tile.each_col(four)
+    rows = tile.times(tile.each_row(four), lanes, 0)
+    places = tile.times(tile.each_row(taps), lanes, 0)
+    four = tile.load(four, column, rows, side)
+    taps = tile.load(taps, nine, places, side)
+    tile.store(tile.slide(four, taps, a, i, step), column, rows, side)
+
+
+@compiled
+def _meet(column, nine, a, i, step):
+    four, taps = tile.zeros_column(a), tile.zeros_nine(a)
+    lanes, side = tile.shape_of(four)[2], tile.each_col(four)
+    rows = tile.times(tile.each_row(four), lanes, 0)
+    places = tile.times(tile.each_row(taps), lanes, 0)
+    four = tile.load(four, column, rows, side)
+    taps = tile.load(taps, nine, places, side)
+    tile.store(tile.meet(four, taps, a, i, step), nine, places, side)
+
+
+@compiled
 def _pool(z, k, y, i, W):
     tile.pool(z, k, y, i, W)
 
 
 @compiled
+def _weave(b, i, a, even, odd):
+    tile.weave(b, i, a, even, odd)
+
+
+@compiled
 def _unpool(dy, y, i, W, dz, k):
     tile.unpool(dy, y, i, W, dz, k)
+
+
+@compiled
+def _pool_places(z, places, k, y, i, W, p):
+    tile.pool_places(z, places, k, y, i, W, p)
+
+
+@compiled
+def _unpool_places(dy, i, W, dz, places, k, p):
+    tile.unpool_places(dy, i, W, dz, places, k, p)
+
+
+@compiled
+def _add_four(z, k, y, i, W):
+    tile.add_four(z, k, y, i, W)
+
+
+@compiled
+def _to_four(y, i, W, z, k):
+    tile.to_four(y, i, W, z, k)
+
+
+@compiled
+def _split(a, even, odd, b, i):
+    tile.split(a, even, odd, b, i)
+
+
+@compiled
+def _larger(bests, places, pixels, here):
+    like = tile.pair(bests)
+    row, col = (0,), tile.each_col(like)
+    best, place = tile.load(like, bests, row, col), tile.load(like, places, row, col)
+    best, place = tile.larger(best, place, tile.load(like, pixels, row, col), here)
+    tile.store(best, bests, row, col)
+    tile.store(place, places, row, col)
+    return tile.shape_of(like)
 
 
 class Tables:
@@ -194,6 +287,13 @@ def test_zeros_and_store(t):
 def test_load_and_store(t):
     expected = t.scatter(t.v, t.gather(t.a), t.there, t.side)
     _copy(t.v, t.a, t.row, t.col, t.there, t.side)
+    np.testing.assert_array_equal(t.v, expected)
+
+
+def test_move(t):
+    expected, lanes = t.v.copy(), t.shape.lanes
+    expected[7 : 7 + lanes] = t.a[5 : 5 + lanes]
+    _move(t.v, 7, t.a, 5)
     np.testing.assert_array_equal(t.v, expected)
 
 
@@ -271,6 +371,69 @@ def test_a_long_row_multiplies(t, rng):
     np.testing.assert_array_equal(t.v, expected)
 
 
+def test_weave(t):
+    lanes, expected = t.shape.lanes, t.v.copy()
+    expected[9 : 9 + 2 * lanes : 2] = t.a[31 : 31 + lanes]
+    expected[10 : 10 + 2 * lanes : 2] = t.a[77 : 77 + lanes]
+    _weave(t.v, 9, t.a, 31, 77)
+    np.testing.assert_array_equal(t.v, expected)
+
+
+def test_columns(t):
+    lanes = t.shape.lanes
+    assert _column_shapes(t.a) == ((4, lanes, lanes), (9, lanes, lanes))
+
+
+def test_places_that_go_no_further(t, rng):
+    table = rng.integers(-50, 50, 20)
+    found = _clamped(t.a, table, 7)
+    assert list(found) == np.minimum(table[: t.shape.rows], 7).tolist()
+
+
+def test_pile(t):
+    """The rows, added up, are added to what is there."""
+    side = np.array([9, 9 + t.shape.lanes])
+    expected = t.v.copy()
+    expected[side[:, None] + np.arange(t.shape.lanes)] += t.gather(t.a).sum(axis=0)
+    _pile(t.v, t.a, t.row, t.col, side)
+    tolerance = 32 * np.finfo(t.v.dtype).eps
+    np.testing.assert_allclose(t.v, expected, tolerance, tolerance)
+
+
+@pytest.mark.parametrize("rows, lanes", [(0, 0), (0, 1), (2, 0), (3, 1)])
+def test_unseen(t, rows, lanes):
+    """Even NaN becomes zero."""
+    t.a[t.row[0] + t.col[0]] = np.nan
+    tiles = t.gather(t.a)
+    tiles[:rows] = tiles[:, :, :lanes] = 0
+    expected = t.scatter(t.a, tiles)
+    _unseen(t.a, t.row, t.col, rows, lanes)
+    np.testing.assert_array_equal(t.a, expected)
+
+
+def seen_by_nine(a, i, step, lanes):
+    """Return what each tap of the windows of four rows of lanes sees, [t,p,l]."""
+    u, v = np.divmod(np.arange(9), 3)
+    rows = i + np.add.outer(u, np.arange(4)) * step + v[:, None]
+    return a[rows[:, :, None] + np.arange(lanes)].astype(np.float64)
+
+
+@pytest.mark.parametrize("i, step", [(0, 40), (7, 23)])
+def test_slide_and_meet(t, i, step, rng):
+    lanes, dtype = t.shape.lanes, t.a.dtype
+    column = rng.normal(size=(4, lanes)).astype(dtype)
+    nine = rng.normal(size=(9, lanes)).astype(dtype)
+    seen = seen_by_nine(t.a, i, step, lanes)
+    slid = column + np.einsum("tpl,tl->pl", seen, nine)
+    met = nine + np.einsum("tpl,pl->tl", seen, column)
+    found = column.ravel().copy(), nine.ravel().copy()
+    _slide(found[0], nine.ravel(), t.a, i, step)
+    _meet(column.ravel(), found[1], t.a, i, step)
+    tolerance = 64 * np.finfo(dtype).eps
+    np.testing.assert_allclose(found[0], slid.ravel(), tolerance, tolerance)
+    np.testing.assert_allclose(found[1], met.ravel(), tolerance, tolerance)
+
+
 def windows_with_ties(dtype, lanes, rng):
     """Return two rows of pixels, `lanes` windows of 2 x 2, full of ties and of NaN."""
     pixels = rng.integers(-2, 3, (2, 2 * lanes)).astype(dtype)
@@ -311,6 +474,71 @@ def test_unpool(dtype, seed):
             expected[i + first // 2 * W + 2 * l + first % 2] = dz[9 + l]
     _unpool(dy, y, i, W, dz, 9)
     np.testing.assert_array_equal(dy, expected)
+
+
+@pytest.mark.parametrize("seed", range(20))
+@TYPES
+def test_pool_and_unpool_by_places(dtype, seed):
+    """The first largest of four, and where it is; the gradient goes there."""
+    rng, lanes = np.random.default_rng(seed), tile_shape(np.dtype(dtype)).lanes
+    pixels, i, W, p = windows_with_ties(dtype, lanes, rng), 3, 2 * lanes + 7, 1000
+    y, z, dy = (rng.normal(size=ROOM).astype(dtype) for _ in range(3))
+    y[i : i + 2 * lanes], y[i + W : i + W + 2 * lanes] = pixels
+    places = rng.integers(0, 9, ROOM).astype(np.int32)
+    expected, expected_places, expected_dy = z.copy(), places.copy(), dy.copy()
+    expected[5 : 5 + lanes] = pixels.reshape(2, lanes, 2).max(axis=(0, 2))
+    for row in (0, W):
+        expected_dy[i + row : i + row + 2 * lanes] = 0
+    for l in range(lanes):
+        first = int(np.argmax(pixels[:, 2 * l : 2 * l + 2]))
+        place = first // 2 * W + 2 * l + first % 2
+        expected_places[5 + l] = p + place
+        expected_dy[i + place] = expected[5 + l]
+    _pool_places(z, places, 5, y, i, W, p)
+    np.testing.assert_array_equal(z, expected)
+    np.testing.assert_array_equal(places, expected_places)
+    _unpool_places(dy, i, W, z, places, 5, p)
+    np.testing.assert_array_equal(dy, expected_dy)
+
+
+@TYPES
+def test_add_four_and_to_four(dtype, rng):
+    lanes = tile_shape(np.dtype(dtype)).lanes
+    i, W = 3, 2 * lanes + 7
+    y, z = rng.integers(-9, 9, (2, ROOM)).astype(dtype)  # whole numbers: exact sums
+    expected, expected_y = z.copy(), y.copy()
+    for l in range(lanes):
+        four = i + 2 * l + np.array([0, 1, W, W + 1])
+        expected[5 + l] = y[four].sum()
+        expected_y[four] = expected[5 + l]
+    _add_four(z, 5, y, i, W)
+    np.testing.assert_array_equal(z, expected)
+    _to_four(y, i, W, z, 5)
+    np.testing.assert_array_equal(y, expected_y)
+
+
+def test_split(t):
+    lanes, expected = t.shape.lanes, t.v.copy()
+    expected[31 : 31 + lanes] = t.a[9 : 9 + 2 * lanes : 2]
+    expected[77 : 77 + lanes] = t.a[10 : 10 + 2 * lanes : 2]
+    _split(t.v, 31, 77, t.a, 9)
+    np.testing.assert_array_equal(t.v, expected)
+
+
+@pytest.mark.parametrize("seed", range(5))
+@TYPES
+def test_larger(dtype, seed):
+    """Of equal ones the old one stays, and of two that are NaN."""
+    rng, lanes = np.random.default_rng(seed), tile_shape(np.dtype(dtype)).lanes
+    values = np.array([-np.inf, -1, 0, 1, np.inf, np.nan])
+    old, new = rng.choice(values, (2, 2 * lanes + 3)).astype(dtype)
+    places = rng.integers(0, 9, old.size).astype(dtype)
+    beats = (new > old) | (np.isnan(new) & ~np.isnan(old))
+    beats[2 * lanes :] = False
+    expected, expected_places = np.where(beats, new, old), np.where(beats, 77, places)
+    assert _larger(old, places, new, dtype(77)) == (1, 2 * lanes, lanes)
+    np.testing.assert_array_equal(old, expected)
+    np.testing.assert_array_equal(places, expected_places)
 
 
 @pytest.mark.parametrize(

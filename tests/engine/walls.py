@@ -34,7 +34,7 @@ def walled(a: Any, at_end: bool) -> Any:
 def convolutions(at_end: bool, dtype: Any) -> None:
     """Check every convolution between walls, workspaces as well."""
     cpu.workspace = lambda kind, size: walled(np.full(size, np.nan, kind), at_end)
-    winograd.workspace = cpu.workspace
+    winograd.workspace = matmul.workspace = cpu.workspace
     for case in CASES.values():
         numbers = [walled(a, at_end) for a in arrays(case, dtype)]
         x, w, b, dy = numbers
@@ -54,7 +54,8 @@ def convolutions(at_end: bool, dtype: Any) -> None:
 def products(at_end: bool, dtype: Any) -> None:
     """Check matrix products around the size of a tile between walls."""
     matmul.workspace = lambda kind, size: walled(np.full(size, np.nan, kind), at_end)
-    for N, I, O in ((4, 1, 1), (7, 17, 15), (13, 257, 33), (150, 16, 48), (256, 31, 7)):
+    sizes = (4, 1, 1), (7, 17, 15), (13, 257, 33), (150, 16, 48), (256, 31, 7)
+    for N, I, O in (*sizes, (29, 128, 81), (31, 300, 128)):
         rng = np.random.default_rng(N)
         shapes = (N, I), (O, I), (O,), (N, O)
         x, w, b, dy = (walled(rng.normal(size=k).astype(dtype), at_end) for k in shapes)

@@ -54,6 +54,7 @@ from course.layers import (
 from tests.test_house import NO_LOOPS
 
 IMAGES, ROWS = (3, 4, 7, 6), (5, 12)
+WIDE = 3, 1, 5, 35  # a row of windows of two pixels fills a vector of any machine
 ODD = (1, 2), (0, 1)  # padding: top and bottom, left and right
 
 # How to make it (new has rng and dtype), and the shape of an x that suits it; a tuple of
@@ -71,12 +72,16 @@ LAYERS = [
     (lambda **_: MaxPool2d(3, 2, 1), IMAGES),
     (lambda **_: MaxPool2d((2, 3), 2, ((1, 0), (0, 1)), ceil_mode=True), IMAGES),
     (lambda **_: MaxPool2d(2, 1, "same", dilation=(1, 2)), IMAGES),
+    (lambda **_: MaxPool2d(2), WIDE),
+    (lambda **_: MaxPool2d(3, 2, 1), WIDE),
     (lambda **_: AvgPool2d(2), IMAGES),
+    (lambda **_: AvgPool2d(2), WIDE),
     (lambda **_: AvgPool2d(3, 2, 1, ceil_mode=True, count_include_pad=True), IMAGES),
     (lambda **_: AvgPool2d((2, 3), (1, 2), ((1, 0), (0, 1))), IMAGES),
     (lambda **_: GlobalAvgPool2d(), IMAGES),
     (lambda **_: GlobalMaxPool2d(), IMAGES),
     (lambda **_: LPPool2d(2, 2), IMAGES),
+    (lambda **_: LPPool2d(2, 2), WIDE),
     (lambda **_: LPPool2d(2, 3, 2, ceil_mode=True, padding="same"), IMAGES),
     (lambda **_: LPPool2d(2, 2, 1, padding=((0, 1), (0, 0)), dilation=(2, 1)), IMAGES),
     (lambda **new: Subsampling2d(4, dtype=new["dtype"]), IMAGES),
@@ -110,6 +115,7 @@ LAYERS = [
     (lambda **new: ConvTranspose2d(4, 3, 3, (1, 3), ODD, dilation=2, **new), IMAGES),
     (lambda **new: LocallyConnected2d(4, 5, (7, 6), (3, 2), 2, ODD, **new), IMAGES),
     (lambda **_: Upsample(2), IMAGES),
+    (lambda **_: Upsample(2), WIDE),
     (lambda **_: Upsample((1.7, 0.6)), IMAGES),
     (lambda **_: Upsample((2.5, 3), "bilinear"), IMAGES),
     (lambda **_: Upsample(2, "bilinear", align_corners=True), IMAGES),

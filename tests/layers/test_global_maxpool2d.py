@@ -9,6 +9,7 @@ from course.layers import (
     global_maxpool2d_backward,
     global_maxpool2d_forward,
 )
+from course.layers.global_maxpool2d import _y_cpu
 
 SHAPES = pytest.mark.parametrize(
     "shape", [(1, 1, 1, 1), (2, 3, 4, 5), (1, 2, 1, 7), (2, 1, 7, 1), (1, 3, 17, 33)]
@@ -53,6 +54,23 @@ def test_first_nan_wins():
     x = np.array([1, np.nan, np.nan, 2, np.nan, 3]).reshape(1, 1, 2, 3)
     y, argmax = global_maxpool2d_forward(x)
     assert np.isnan(y).all() and argmax.item() == 1
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_fast_loops_see_what_the_plain_ones_see(dtype, rng):
+    """Zeros of both signs, infinities, and NaN in some planes and not in others."""
+    values = np.array([0.0, -0.0, 1, np.inf, -np.inf], dtype)
+    for size in (32, 33, 47, 64, 100, 225):
+        x = rng.choice(values, (90, size))
+        x[rng.random((90, size)) < 1 / size] = np.nan
+        x[:9] = np.where(rng.random((9, size)) < 0.5, -np.inf, np.nan)
+        x[9] = -np.inf
+        y, argmax = global_maxpool2d_forward(x.reshape(90, 1, 1, size))
+        expected_y, expected_argmax = np.empty(90, dtype), np.empty(90, np.int32)
+        _y_cpu(expected_y, expected_argmax, x, 0, 90)
+        np.testing.assert_array_equal(y.reshape(-1), expected_y)
+        np.testing.assert_array_equal(np.signbit(y.reshape(-1)), np.signbit(expected_y))
+        np.testing.assert_array_equal(argmax.reshape(-1), expected_argmax)
 
 
 def test_minus_infinity_can_be_the_maximum():

@@ -88,6 +88,22 @@ GEOMETRY = pytest.mark.parametrize(
         case(  # one window, and even that hangs over
             "ceil-small-image", (1, 1, 2, 4), 3, ((0, 1), (0, 1)), stride=2, ceil_mode=True
         ),
+        # from here on rows that are longer than the vectors of any machine
+        case("wide-tiles", (2, 2, 4, 64), 2),
+        case("wide-tiles-remainder", (2, 2, 5, 75), 2),
+        case("wide-ceil", (2, 1, 5, 75), 2, ((0, 1), (0, 1)), ceil_mode=True),
+        case("wide-stride-1", (2, 1, 4, 70), 3, ((1, 1), (1, 1)), stride=1, padding=1),
+        case("wide-stride-2", (2, 2, 5, 70), 3, ((1, 1), (1, 1)), stride=2, padding=1),
+        case(
+            "wide-odd-frame",
+            (2, 1, 5, 73),
+            (2, 3),
+            ((0, 1), (2, 0)),
+            stride=(1, 2),
+            padding=((0, 1), (2, 0)),
+        ),
+        case("wide-stride-3", (1, 2, 5, 71), 3, stride=3),
+        case("wide-dilation", (1, 2, 5, 71), 2, stride=2, dilation=3),
     ],
 )
 
@@ -118,8 +134,8 @@ def oracle(x, kernel, frame, stride=None, dilation=1, **_):
 
 
 def distinct(shape, rng):
-    """Return pixels at least 1 apart, so that no small step changes the winner."""
-    return rng.permutation(np.prod(shape)).reshape(shape).astype(np.float64)
+    """Return pixels at least 1/64 apart, so that no small step changes the winner."""
+    return rng.permutation(np.prod(shape)).reshape(shape) / 64
 
 
 @GEOMETRY
@@ -135,7 +151,7 @@ def test_forward_is_the_maximum(shape, kernel, keywords, frame, dtype, levels, r
 
 
 def plain(x, kernel, stride=None, padding=0, dilation=1, ceil_mode=False):
-    """Return y and argmax of the plain loops, which maxpool2d_forward runs for NaN only."""
+    """Return y and argmax of the plain loops."""
     geometry = pool_geometry(x.shape[2:], kernel, stride, padding, dilation, ceil_mode)
     kernel, stride, ((top, _), (left, _)), dilation, size = geometry
     y = np.empty((*x.shape[:2], *size), x.dtype)
@@ -190,6 +206,17 @@ def test_backward_moves_the_gradient(shape, kernel, keywords, frame, dtype, rng)
     dx = maxpool2d_backward(dy, argmax, shape, kernel, **keywords)
     assert dx.dtype == dtype
     np.testing.assert_array_equal(dx, expected)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_windows_that_see_far_apart(dtype, rng):
+    """Of 3 x 3 taps only the one in the middle meets the image, and no frame is made."""
+    x = rng.normal(size=(2, 3, 5, 5)).astype(dtype)
+    window = {"stride": 1, "padding": 10**5, "dilation": 10**5}
+    y, argmax = maxpool2d_forward(x, 3, **window)
+    np.testing.assert_array_equal(y, x)
+    np.testing.assert_array_equal(argmax[1, 2].reshape(-1), np.arange(25))
+    np.testing.assert_array_equal(maxpool2d_backward(y, argmax, x.shape, 3, **window), x)
 
 
 def test_first_of_equal_pixels_wins():

@@ -26,6 +26,7 @@ GEOMETRY = pytest.mark.parametrize(
             ((1, 1, 4, 3), (2.75, 1.4), (11, 4)),
             ((1, 1, 7, 6), 0.5, (3, 3)),
             ((2, 1, 5, 4), (0.3, 2.5), (1, 10)),
+            ((2, 2, 3, 37), 2, (6, 74)),  # a row fills a vector, and not a whole number
         ]
     ],
 )
