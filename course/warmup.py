@@ -144,6 +144,7 @@ WORKS: dict[str, tuple[Callable, ...]] = {
         layer(L.Conv2d, 4, 4, 3, stride=2, groups=4),
         layer(L.Conv2d, 4, 6, 1),
         layer(L.Linear, 12, 5, x=ROWS),
+        layer(L.Linear, 200, 5, x=(5, 200)),
         layer(L.Linear, 12, 5, x=(1, 12)),
         layer(L.Conv1d, 4, 6, 3, x=SIGNALS),
         layer(L.ConvTranspose2d, 4, 6, 3, stride=2),

@@ -16,14 +16,16 @@ Loops compute this in three ways, all of them `acc += number x vector`
 
     along filters   a tile is 6 pixels x 16 filters; the weights are packed so that the
                     filters of a tap lie side by side. Any geometry.
-    along pixels    a tile is 6 filters x 16 pixels that lie side by side. For few filters,
-                    or few taps, at stride 1; nothing is packed.
+    along pixels    a tile is 6 filters x 16 pixels that lie side by side, or 3 x 32. For
+                    few filters, or few taps, at stride 1; nothing is packed.
     weights         a tile is 6 taps x 16 filters; dy is turned so that the filters of a
                     pixel lie side by side. With few filters, 6 filters x 2 taps, and the
                     lanes are pixels.
 
-and two more serve filters that see one channel each. 3 x 3 taps on many channels go to
-course/engine/winograd.py, which needs fewer products.
+and two more serve filters that see one channel each; with 3 x 3 taps, a vector of pixels
+that is loaded serves the windows of three rows. 3 x 3 taps on many channels go to
+course/engine/winograd.py, which needs fewer products; 1 x 1 taps, and windows side by side
+that share no pixel, are products of matrices: course/engine/matmul.py.
 
 (6 and 16 are those of float32 with AVX2.) A tile that hangs over the end of a table meets
 the last entry again: it computes the same numbers twice and writes them twice.
@@ -153,23 +155,22 @@ def read(table):
 def _frame(framed, start, source, n, plan):
     """Copy image n of the source into its frame; the zeros around it stay.
 
-    Four vectors of each row at a time. Those past its end are the last one again.
+    Four vectors at a time. Those past the end of a row are its last one again.
     """
     like = zeros_column(source)
-    count, _, lanes = shape_of(like)
-    start += plan.top * plan.RS + plan.left
-    for j in range(0, plan.W, count * lanes):
-        vectors = at_most(times(each_row(like), lanes, j), plan.W - lanes)
-        for c in range(plan.S):
-            for h in range(plan.H):
-                there = start + c * plan.CS + h * plan.RS
-                here = ((n * plan.S + c) * plan.H + h) * plan.W
-                if lanes <= plan.W:
-                    acc = load(like, source, times(vectors, 1, here), each_col(like))
-                    store(acc, framed, times(vectors, 1, there), each_col(like))
-                else:
-                    for q in range(plan.W):
-                        framed[there + q] = source[here + q]
+    (count, _, lanes), side = shape_of(like), each_col(like)
+    for c in range(plan.S):
+        for h in range(plan.H):
+            there = start + c * plan.CS + (h + plan.top) * plan.RS + plan.left
+            here = ((n * plan.S + c) * plan.H + h) * plan.W
+            if lanes <= plan.W:
+                for j in range(0, plan.W, count * lanes):
+                    vectors = at_most(times(each_row(like), lanes, j), plan.W - lanes)
+                    pixels = load(like, source, times(vectors, 1, here), side)
+                    store(pixels, framed, times(vectors, 1, there), side)
+            else:
+                for q in range(plan.W):
+                    framed[there + q] = source[here + q]
 
 
 @inside
@@ -223,15 +224,20 @@ def _filters_times_taps(acc, spread, places, framed, begins, runs):
 
 @job
 def _along_pixels(target, pooled, source, w, b, work, table, share, shares):
-    """Sum over taps, tiles of filters x neighbouring pixels; a share has (image, block)."""
+    """Sum over taps, tiles of filters x neighbouring pixels.
+
+    A share has (image, block), or pieces of them if there are few.
+    """
     plan, like = read(table), zeros(target)
     rows = shape_of(like)[0]
     blocks, frame, framed_image = plan.fews // rows, share * plan.room, -1
     if plan.framed:
         _clear(work, frame, frame + plan.image)
-    framed, items = work if plan.framed else source, plan.N * blocks
+    pieces = shares if plan.N * blocks < 4 * shares and not plan.pool else 1
+    long = (plan.vectors // 2 + pieces - 1) // pieces * 2
+    framed, items = work if plan.framed else source, plan.N * blocks * pieces
     for item in range(items * share // shares, items * (share + 1) // shares):
-        n, k = divmod(item, blocks)
+        n, k, piece = item // pieces // blocks, item // pieces % blocks, item % pieces
         if n != framed_image and plan.framed:
             _frame(work, frame, source, n, plan)
         framed_image = n
@@ -240,7 +246,7 @@ def _along_pixels(target, pooled, source, w, b, work, table, share, shares):
         planes = times(filters, plan.area, n * plan.T * plan.area)
         begin = frame if plan.framed else n * plan.image
         begin += _channels(table[plan.few + k * rows], plan)
-        for v in range(0, plan.vectors, 2):
+        for v in range(piece * long, min((piece + 1) * long, plan.vectors), 2):
             pixels = cols_at(like, table, plan.run + v)
             places = cols_at(like, table, plan.run_to + v)
             near = min(table[plan.run_near + v], table[plan.run_near + v + 1])
@@ -909,12 +915,12 @@ def convolve(y, x, w, b, stride, frame, dilation, G, relu=False, pooled=None) ->
     loops do as well.
     """
     key = _key(x.shape, w.shape, stride, frame, dilation, G)
-    if not _suits(key, y):
+    if not _suits(key, y.shape, y.dtype):
         return False
     from course.engine import matmul, winograd  # which import this module
 
     x, w, b = map(usable, (x, w, b))
-    if _pointwise(key, y) and pooled is None:
+    if pooled is None and _pointwise(key, y.shape, y.dtype):
         matmul.pointwise(y, x, w, b, relu)
         return True
     pool = pooled is not None
@@ -946,7 +952,7 @@ def convolve_backward(dx, dw, db, dy, x, w, stride, frame, dilation, G, bias=Non
     does nothing, if plain loops do as well.
     """
     key = _key(x.shape, w.shape, stride, frame, dilation, G)
-    if not _suits(key, dy):
+    if not _suits(key, dy.shape, dy.dtype):
         return False
     from course.engine import matmul, winograd
 
@@ -954,7 +960,7 @@ def convolve_backward(dx, dw, db, dy, x, w, stride, frame, dilation, G, bias=Non
     if dx is not None:
         w = usable(w)
         b = np.zeros(dx.shape[1], dx.dtype) if bias is None else usable(bias)
-    if _pointwise(key, dy):
+    if _pointwise(key, dy.shape, dy.dtype):
         if dx is not None:
             matmul.pointwise_dx(dx, dy, w, b)
         if dw is not None:
@@ -969,25 +975,27 @@ def convolve_backward(dx, dw, db, dy, x, w, stride, frame, dilation, G, bias=Non
     return True
 
 
-def _suits(key: tuple, y: Array) -> bool:
+@lru_cache(maxsize=1024)
+def _suits(key: tuple, y_shape: tuple, dtype: Any) -> bool:
     """Say whether the windows are those of y, and there are tiles for them."""
     N, C, *size, F, kernel, stride, frame, dilation, _ = key
     windows = [
         (n + sum(sides) - D * (K - 1) - 1) // S + 1
         for n, K, S, sides, D in zip(size, kernel, stride, frame, dilation, strict=True)
     ]
-    flat = [1, y.shape[2] * y.shape[3]]  # an image seen by 1 x 1 taps
-    fits = windows in (list(y.shape[2:]), flat)
-    depthwise = C == F == 1 and len(y) < N
-    wide = stride == (1, 1) and min(windows[1], size[1]) >= tile_shape(y.dtype).lanes
-    return bool(y.size) and fits and (not depthwise or wide)
+    flat = [1, y_shape[2] * y_shape[3]]  # an image seen by 1 x 1 taps
+    fits = windows in (list(y_shape[2:]), flat)
+    depthwise = C == F == 1 and y_shape[0] < N
+    wide = stride == (1, 1) and min(windows[1], size[1]) >= tile_shape(dtype).lanes
+    return 0 not in y_shape and fits and (not depthwise or wide)
 
 
-def _pointwise(key: tuple, y: Array) -> bool:
+@lru_cache(maxsize=1024)
+def _pointwise(key: tuple, y_shape: tuple, dtype: Any) -> bool:
     """Say whether every tap is 1 x 1 and sees all channels: a product of matrices."""
     N, C, _, pixels, _, kernel, stride, frame, _, G = key
     flat = (kernel, stride, frame, G) == ((1, 1), (1, 1), ((0, 0), (0, 0)), 1)
-    return flat and len(y) == N and C > 0 and tile_shape(y.dtype).width <= pixels
+    return flat and y_shape[0] == N and C > 0 and tile_shape(dtype).width <= pixels
 
 
 def usable(a: Array) -> Array:

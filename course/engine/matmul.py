@@ -3,15 +3,13 @@
     target[m,j] = bias + sum over k of a[m,k] * b[k,j]
 
 The tile walks along k: 6 numbers of a column of a times 16 of a row of b (float32 with
-AVX2). Numbers that do not lie so that the caches keep them are copied first, side by side
-in the order in which the tile meets them:
+AVX2). For the 16 to lie side by side, and in the first cache while the tile visits one
+block of rows after the other, a panel of b, 256 rows by 16 columns, is copied out of it
+first; turned, if it is the columns of b that lie along memory. What is read seldom and lies
+well is read where it is. Numbers a power of two apart do not: a cache has few places for
+them. The last panel ends where the rows of b end, and computes some columns again.
 
-    b   a panel of 16 columns, 256 products long, stays in the first cache while the tile
-        visits one block of rows after the other; turned, if columns of b lie along memory
-    a   40 blocks of 6 rows, 256 products long, stay in the second cache while it visits
-        one panel after the other
-
-A cache has few places for numbers a power of two apart: so they are copied the earliest.
+If there are few columns the lanes are products, and nothing is copied.
 
 A 1 x 1 convolution is a product for each image, w x, and its dw is a sum of products,
 dy x^T, over the images.
@@ -30,9 +28,11 @@ from course.compiled import inside, job
 from course.device import Array, get_threads
 from course.engine.cpu import CHUNK, LITTLE, shares_for, usable, whole, workspace
 from course.engine.tile import (
+    cols_at,
     each_col,
     each_lane,
     each_row,
+    inner,
     lanes_at,
     move,
     outer,
@@ -44,16 +44,16 @@ from course.engine.tile import (
     store,
     tile_shape,
     times,
+    total,
     transpose,
     zeros,
 )
 from course.launch import launch
 
 FEW = 4  # rows of x; for fewer, most of a tile would be empty
-STACK = 40  # blocks of rows of a that are copied at a time
-SOME = 4  # blocks or panels; to copy for fewer of them does not pay
-MANY = 24  # blocks of rows; for more of them a panel is copied even if it could be read
-CROWDED = 128  # numbers so far apart, or a multiple, have few places in a cache
+NARROW, LONG = 12, 128  # at most so many columns, at least so many products: lanes are k
+SOME = 4  # blocks of rows; for as many nothing is copied that can be read where it is
+CROWDED = 128  # so many rows, or rows a multiple of it apart, do not stay in the cache
 
 
 class Product(NamedTuple):
@@ -70,11 +70,9 @@ class Product(NamedTuple):
     a_k: int  # and from one k to the next: one of these is 1
     b_k: int  # in b, from one k to the next
     b_col: int  # and from one column to the next: one of these is 1
-    copy_a: int  # 1 if blocks of a are copied,
-    copy_b: int  # and panels of b even if they lie as the tile reads them
+    copied: int  # 1 if panels of b are copied
     chunk: int  # products that are added up in registers, then to the sum of the others
-    high: int  # numbers in a line of copied rows: those of a block, in whole vectors
-    blocks: int  # entries of `rows`, but for a few more
+    blocks: int  # entries of `rows`
     rows: int  # where, behind these sizes, the table 0, 1, ... M - 1 begins,
     cols: int  # and 0, 1, ... J - 1, both filled up with their last entry
 
@@ -83,30 +81,30 @@ SIZES = len(Product._fields)
 
 
 @inside
-def _side_by_side(work, there, a, here, k_step, step, count, table, first, left, width):
-    """Copy `count` lines of `width` numbers of a, one behind the other.
+def _panel(work, panel, b, here, count, column, p, table):
+    """Copy a panel of b, from the column on: `count` lines, one behind the other.
 
-    Number l of line k is a[here + k * k_step + table[first + l] * step]; one of the steps
-    is 1. Only the first `left` columns are different, the others repeat the last.
+    Columns past the last one repeat it.
     """
-    _, _, lanes = shape_of(zeros(a))
-    k = 0
-    if k_step == 1:
-        lines = times(each_lane(zeros(a)), width, there)
+    _, width, lanes = shape_of(zeros(b))
+    k, lines = 0, times(each_lane(zeros(b)), width, panel)
+    if p.b_k == 1:
         while k + lanes <= count:
             for half in range(0, width, lanes):
-                these = times(lanes_at(zeros(a), table, first + half), step, here + k)
-                transpose(a, these, work, times(lines, 1, k * width + half))
+                columns = lanes_at(zeros(b), table, p.cols + column + half)
+                columns = times(columns, p.b_col, here + k)
+                transpose(b, columns, work, times(lines, 1, k * width + half))
             k += lanes
-    elif left >= width:
-        here += table[first]
+    elif width <= p.J:
         while k < count:
             for half in range(0, width, lanes):
-                move(a, here + k * k_step + half, work, there + k * width + half)
+                from_ = here + k * p.b_k + column + half
+                move(b, from_, work, panel + k * width + half)
             k += 1
     while k < count:
         for l in range(width):
-            work[there + k * width + l] = a[here + k * k_step + table[first + l] * step]
+            place = here + k * p.b_k + table[p.cols + column + l] * p.b_col
+            work[panel + k * width + l] = b[place]
         k += 1
 
 
@@ -124,71 +122,72 @@ def _multiply(target, a, b, bias, _, work, table, share, shares):
     """Sum over k, tiles of rows x neighbouring columns; a share has (target, panel)."""
     p, like = Product(*to_fixed_tuple(table, SIZES)), zeros(target)
     rows, width, _ = shape_of(like)
-    panels, sides, zero = (p.J + width - 1) // width, each_col(like), target.dtype.type(0)
-    stack = share * ((STACK * p.high + width) * p.chunk + rows * width)
-    lines, items = p.high * p.chunk, p.targets * panels
-    panel = stack + STACK * lines
-    last = panel + width * p.chunk
-    begin, end = items * share // shares, items * (share + 1) // shares
-    chunks = (p.K + p.chunk - 1) // p.chunk
-    for top in range(0, p.blocks, STACK * rows):
-        bottom = min(top + STACK * rows, p.blocks)
-        for number in range(p.terms * chunks):
+    sides, stack = each_col(like), each_row(like)
+    panels, chunks = (p.J + width - 1) // width, (p.K + p.chunk - 1) // p.chunk
+    panel = share * (CHUNK + p.blocks) * width
+    sums = panel + CHUNK * width
+    items, last = p.targets * panels, p.terms * chunks - 1
+    for item in range(items * share // shares, items * (share + 1) // shares):
+        n = item // panels  # the last panel ends where a row of the target ends
+        column = max(0, min(item % panels * width, p.J - width))
+        for number in range(last + 1):
             term, first = number // chunks, number % chunks * p.chunk
-            count, done = min(p.chunk, p.K - first), number == p.terms * chunks - 1
-            here_a = term * p.M * p.K + first * p.a_k
-            for m in range(top, bottom if p.copy_a else top, rows):
-                block = stack + (m - top) // rows * lines
-                _side_by_side(
-                    *(work, block, a, here_a, p.a_k, p.a_row, count),
-                    *(table, p.rows + m, p.M - m, p.high),
+            count, here = min(p.chunk, p.K - first), term * p.M * p.K + first * p.a_k
+            from_ = (n + term) * p.K * p.J + first * p.b_k
+            numbers, start, line = b, from_ + column, p.b_k
+            if p.copied:
+                numbers, start, line = work, panel, width
+                _panel(work, panel, b, from_, count, column, p, table)
+            for m in range(0, p.blocks, rows):
+                these, acc = rows_at(like, table, p.rows + m), like
+                if number == 0 and p.by_row:
+                    acc = splat(like, bias, these)
+                acc = _rows_times_columns(
+                    *(acc, a, times(these, p.a_row, here), p.a_k),
+                    *(numbers, start, line, count),
                 )
-            for item in range(begin, end):
-                n, column = item // panels, item % panels * width
-                cols, start = min(width, p.J - column), n * p.M * p.J + column
-                back = min(width - cols, column)  # the last panel ends where a row ends
-                here_b = (n + term) * p.K * p.J + first * p.b_k
-                right, at, line = b, here_b + column - back, p.b_k
-                if p.copy_b or back + cols < width:
-                    right, at, line = work, panel, width
-                    _side_by_side(
-                        *(work, panel, b, here_b, p.b_k, p.b_col, count),
-                        *(table, p.cols + column - back, cols + back, width),
-                    )
-                for m in range(top, bottom, rows):
-                    these, acc = rows_at(like, table, p.rows + m), like
-                    if number == 0 and p.by_row:
-                        acc = splat(like, bias, these)
-                    left, step, numbers = a, p.a_k, times(these, p.a_row, here_a)
-                    if p.copy_a:
-                        block = stack + (m - top) // rows * lines
-                        left, step, numbers = work, p.high, times(each_row(like), 1, block)
-                    acc = _rows_times_columns(
-                        acc, left, numbers, step, right, at, line, count
-                    )
-                    if cols == width:
-                        places = times(these, p.J, start)
-                        if number > 0:
-                            acc = plus(acc, target, places, sides)
-                        elif not p.by_row:
-                            acc = plus(acc, bias, times(places, 0, column), sides)
-                        if done and p.relu:
-                            acc = positive(acc)
-                        store(acc, target, places, sides)
-                        continue
-                    store(acc, work, times(each_row(like), width, last), sides)
-                    for r in range(min(rows, p.M - m)):
-                        for l in range(cols):
-                            place, sum = (
-                                start + (m + r) * p.J + l,
-                                work[last + r * width + back + l],
-                            )
-                            if number > 0:
-                                sum += target[place]
-                            elif not p.by_row:
-                                sum += bias[column + l]
-                            below = done and p.relu and sum <= zero
-                            target[place] = zero if below else sum
+                if number == 0 and not p.by_row:
+                    acc = plus(acc, bias, times(these, 0, column), sides)
+                so_far = times(stack, width, sums + m * width)
+                if number > 0:
+                    acc = plus(acc, work, so_far, sides)
+                if number == last and p.relu:
+                    acc = positive(acc)
+                if number == last and width <= p.J:
+                    places = times(these, p.J, n * p.M * p.J + column)
+                    store(acc, target, places, sides)
+                else:
+                    store(acc, work, so_far, sides)
+        if width > p.J:
+            for m in range(p.M):
+                for j in range(p.J):
+                    target[(n * p.M + m) * p.J + j] = work[sums + m * width + j]
+
+
+@job
+def _inner_products(target, a, b, bias, _, work, table, share, shares):
+    """Sum over k, tiles of rows x columns; the lanes are products. A share has rows.
+
+    For few columns, which would leave a tile of neighbouring columns empty.
+    """
+    p, like = Product(*to_fixed_tuple(table, SIZES)), zeros(target)
+    rows, width, lanes = shape_of(like)
+    blocks, whole = p.blocks // rows, p.K // lanes * lanes
+    for block in range(blocks * share // shares, blocks * (share + 1) // shares):
+        m = block * rows
+        these = rows_at(like, table, p.rows + m)
+        lines = times(these, p.a_row, 0)
+        for j in range(0, p.J, width // lanes):
+            acc, columns = like, times(cols_at(like, table, p.cols + j), p.b_col, 0)
+            for k in range(0, whole, lanes):
+                acc = inner(acc, a, lines, k, b, columns, k)
+            total(acc, target, times(these, p.J, j), min(1, p.J - 1 - j))
+        for r in range(m, min(m + rows, p.M)):
+            for j in range(p.J):
+                sum = target[r * p.J + j] + bias[j]
+                for k in range(whole, p.K):
+                    sum += a[r * p.a_row + k] * b[j * p.b_col + k]
+                target[r * p.J + j] = sum
 
 
 @job
@@ -210,18 +209,15 @@ def _product(dtype, M, J, K, *others: int) -> tuple[Array, int]:
     """Return the sizes, followed by the tables of rows and columns; and a share's room."""
     shape = tile_shape(dtype)
     rows, cols = whole(np.arange(M), shape.rows), whole(np.arange(J), shape.width)
-    chunk = -(-K // -(-K // CHUNK))  # as long as the others
-    chunk, high = (-(-k // shape.lanes) * shape.lanes for k in (chunk, shape.rows))
-    a_k, b_k, b_col = others[-3:]
-    copy_a = a_k % CROWDED == 0 and len(cols) * others[0] > SOME * shape.width
-    scattered = chunk >= CROWDED or b_k % CROWDED == 0
-    copy_b = scattered and len(rows) > SOME * shape.rows
-    copy_b = copy_b or b_col != 1 or len(rows) > MANY * shape.rows
-    places = len(rows), SIZES, SIZES + len(rows) + high
-    numbers = Product(M, J, K, *others, copy_a, copy_b, chunk, high, *places)
-    tables = np.array(numbers), rows, np.repeat(rows[-1:], high), cols
-    room = (STACK * high + shape.width) * chunk + shape.rows * shape.width
-    return np.concatenate(tables, dtype=np.int64), room
+    *_, b_k, b_col = others
+    scattered = K >= CROWDED or b_k % CROWDED == 0
+    copied = scattered and len(rows) > SOME * shape.rows
+    copied = copied or b_col != 1 or shape.width > J
+    chunk = -(-K // -(-K // CHUNK))  # as long as the others, in whole vectors
+    chunk = -(-chunk // shape.lanes) * shape.lanes
+    numbers = Product(M, J, K, *others, copied, chunk, len(rows), SIZES, SIZES + len(rows))
+    table = np.concatenate((np.array(numbers), rows, cols), dtype=np.int64)
+    return table, (CHUNK + len(rows)) * shape.width
 
 
 def multiply(
@@ -235,12 +231,17 @@ def multiply(
     """
     (M, J), shape, shares = target.shape[-2:], tile_shape(target.dtype), get_threads()
     targets, terms = (1, images) if added else (images, 1)
-    panels = targets * -(-J // shape.width)
-    shares = min(shares, panels) if images * M * J * K >= LITTLE else 1
+    loops, items = _multiply, targets * -(-J // shape.width)
+    if a_steps[1] == b_steps[0] == images == 1 and J <= NARROW and K >= LONG:
+        loops, items = _inner_products, -(-M // shape.rows)
+    shares = min(shares, items) if images * M * J * K >= LITTLE else 1
+    if shape.width > J and target.ndim == 2:
+        wide = np.empty(shape.width, bias.dtype)  # the tile reads so many
+        wide[:J], bias = bias, wide
     numbers = targets, terms, int(target.ndim == 3), int(relu), *a_steps, *b_steps
     table, room = _product(target.dtype, M, J, K, *numbers)
     work = workspace(target.dtype, shares * room)
-    launch(_multiply, shares, target.reshape(-1), a, b, bias, bias, work, table)
+    launch(loops, shares, target.reshape(-1), a, b, bias, bias, work, table)
 
 
 def pointwise(y, x, w, b, relu: bool) -> None:
@@ -268,10 +269,11 @@ def pointwise_dw(dw, db, dy, x) -> None:
 
 def linear(y, x, w, b) -> bool:
     """Fill y with x w^T + b; return False, and do nothing, if plain loops do as well."""
-    (N, I), x, w, b = x.shape, *(usable(k).reshape(-1) for k in (x, w, b))
+    N, I = x.shape
     if N < FEW or not w.size:
         return False
-    multiply(y, x, w, b, I, (I, 1), (1, I))
+    x, w = usable(x).reshape(-1), usable(w).reshape(-1)
+    multiply(y, x, w, usable(b), I, (I, 1), (1, I))
     return True
 
 
@@ -280,7 +282,7 @@ def linear_backward(dx, dw, dy, x, w) -> bool:
     (N, I), (_, O) = x.shape, dy.shape
     if N < FEW or not w.size:
         return False
-    dy, x, w = (usable(k).reshape(-1) for k in (dy, x, w))
+    dy, x, w = usable(dy).reshape(-1), usable(x).reshape(-1), usable(w).reshape(-1)
     zero = np.zeros(I, x.dtype)
     if dx is not None:
         multiply(dx, dy, w, zero, O, (O, 1), (I, 1))

@@ -97,6 +97,7 @@ def frame_of(
     if rows * SW * width >= min(4 * (H * W + HO * WO) + 4096, LARGE):
         return None
     taps = (u * SW + v % SW) * width + v // SW
+    taps.flags.writeable = False
     return Frame(taps, (SH, SW, top, left, width, rows * SW * width + SLACK))
 
 

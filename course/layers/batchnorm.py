@@ -138,7 +138,7 @@ def _dx_cpu(dx, dw, db, dy, x, w, mean, invstd, training, first, past):
 def _y_cpu_rows(y, mean, var, sums, x, w, b, eps, training, first, past):
     """Equation (3), in training after (1) and (2), as above; a thread has channels.
 
-    The average of the first few rows is the pivot.
+    The pivot is the average of the first piece of rows.
     """
     zero, count, few = x.dtype.type(0), x.dtype.type(len(x)), min(PIECE, len(x))
     for start in range(first, past, WIDTH):
@@ -149,7 +149,8 @@ def _y_cpu_rows(y, mean, var, sums, x, w, b, eps, training, first, past):
         for c in range(width):
             pivot[c] = zero if training else mean[start + c]
             part[c] = squares[c] = total[c] = total_squares[c] = zero
-        for rows in (few * training, len(x) * training):
+        for again in range(2 * training):
+            rows = len(x) if again else few
             for c in range(width):
                 pivot[c] += total[c] / x.dtype.type(few)
                 total[c] = total_squares[c] = zero

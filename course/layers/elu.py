@@ -57,7 +57,8 @@ def _dx_cpu(dx, dy, x, alpha, first, past):
     dx, dy, x = dx[first:past], dy[first:past], x[first:past]
     zero = x.dtype.type(0)
     for k in range(dx.size):
-        dx[k] = dy[k] if x[k] > zero else alpha * exp(x[k]) * dy[k]
+        upstream = dy[k]  # read in any case: no branch, so vector instructions fit
+        dx[k] = upstream if x[k] > zero else alpha * exp(x[k]) * upstream
 
 
 @cuda.jit

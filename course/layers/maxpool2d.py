@@ -96,7 +96,7 @@ def _y_cpu_framed(
     """
     _, C, HO, WO = y.shape
     H, W = x.shape[2:]
-    frame, lowest = np.full(size, -np.inf, x.dtype), np.full(1, -np.inf, x.dtype)
+    frame = np.full(size, -np.inf, x.dtype)
     bests, places = np.empty((2, HO * WO + SLACK), x.dtype)
     tile = pair(x)
     cols, wide = each_col(tile), shape_of(tile)[1]
@@ -105,7 +105,7 @@ def _y_cpu_framed(
         for i in range(HO):
             for j in range(0, WO, wide):  # beyond the row: what the next one writes again
                 here, k = i * SH * SW * width + j, (i * WO + j,)
-                best, place = splat(tile, lowest, (0,)), load(tile, seen, k, cols)
+                best, place = splat(tile, frame, (size - 1,)), load(tile, seen, k, cols)
                 for t in range(taps.size):
                     pixels = load(tile, frame, (here + taps[t],), cols)
                     best, place = larger(best, place, pixels, steps[t])
@@ -261,11 +261,11 @@ def _places(image, kernel, stride, padding, dilation, size, dtype):
     inside = np.maximum(0, -(p // DH)) * DH * W, np.maximum(0, -(q // DW)) * DW
     seen = np.pad(np.add.outer(*inside).reshape(-1), (0, SLACK))
     origins = np.add.outer(p * W, q).reshape(-1)
-    return (
-        (u * DH * W + v * DW).astype(dtype),
-        origins.astype(np.int32),
-        seen.astype(dtype),
-    )
+    steps = (u * DH * W + v * DW).astype(dtype)
+    tables = steps, origins.astype(np.int32), seen.astype(dtype)
+    for table in tables:
+        table.flags.writeable = False
+    return tables
 
 
 def maxpool2d_backward(

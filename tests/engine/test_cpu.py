@@ -15,6 +15,7 @@ from tests.engine.convolutions import (
     CASES,
     FENCE,
     NONE,
+    ONE,
     SENTINEL,
     Case,
     arrays,
@@ -77,6 +78,26 @@ def test_no_loop_goes_untested(used):
     for case in CASES.values():
         run(case, *arrays(case, np.float32))
     assert JOBS - {"_pool_relu_dx"} == set(used) & JOBS and "_pool_relu_dx" in JOBS
+
+
+@pytest.mark.parametrize("filters", [2, 7])
+@pytest.mark.parametrize("threads", [2, 3, 5])
+@TYPES
+def test_threads_share_one_image(threads, filters, dtype, monkeypatch):
+    """In pieces, where the batch is too small; the bits are those of one thread."""
+    case = Case((1, 3, 9, 37), (filters, 3, 3, 3), "", "", "", frame=ONE)
+    numbers, found = arrays(case, dtype), []
+    monkeypatch.setattr(cpu, "LITTLE", 0)
+    before = get_threads()
+    try:
+        for count in (1, threads):
+            set_threads(count)
+            found.append(run(case, *numbers))
+    finally:
+        set_threads(before)
+    compare(found[1], case, *numbers)
+    for one, several in zip(*found, strict=True):
+        np.testing.assert_array_equal(one, several)
 
 
 @pytest.mark.parametrize("W", [4, 16, 18, 33])

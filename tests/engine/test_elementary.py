@@ -11,7 +11,15 @@ from scipy.special import ndtr
 from course.bench.rounds import in_turns
 from course.compiled import compiled
 from course.engine import elementary
-from course.engine.elementary import exp, expm1, larger, log1p, normal, sigmoid
+from course.engine.elementary import (
+    exp,
+    expm1,
+    larger,
+    log1p,
+    normal,
+    quotient,
+    sigmoid,
+)
 
 MANY = 1_000_000
 
@@ -52,6 +60,14 @@ def _largest(x):
     for k in range(x.size):
         largest = larger(largest, x[k])
     return largest
+
+
+@compiled
+def _scaled(y, x, a, b):
+    for n in range(len(y)):
+        scale = quotient(a[n], b[n])
+        for k in range(y.shape[1]):
+            y[n, k] = x[n, k] * scale
 
 
 @compiled
@@ -254,6 +270,19 @@ def test_the_largest_is_found_in_vectors():
     _largest(x)
     (code,) = (_largest.inspect_asm(s) for s in _largest.signatures if "32" in str(s))
     assert re.search(r"maxps\b", code)
+
+
+@pytest.mark.skipif(
+    platform.machine() not in ("x86_64", "AMD64"), reason="looks for x86 instructions"
+)
+def test_a_quotient_stays_outside_the_loop(rng):
+    x, a = rng.normal(size=(3, 99)).astype(np.float32), np.float32([0, 1, -3])
+    y, b = np.empty_like(x), np.float32([2, 3, 0])
+    _scaled(y, x, a, b)
+    with np.errstate(divide="ignore"):
+        np.testing.assert_array_equal(y, x * (a / b)[:, None])
+    (code,) = _scaled.inspect_asm().values()
+    assert re.search(r"mulps\b", code) and not re.search(r"divps\b", code)
 
 
 def test_it_pays(rng):

@@ -29,15 +29,16 @@ SIZES = pytest.mark.parametrize(
         (257, 5, 31),
         (256, 16, 33),
         (300, 40, 16),
-        (143, 33, 64),  # in dx: one block of rows less than MANY, as many, and more
-        (144, 33, 64),
+        (24, 150, 33),  # in dx: SOME blocks of rows, and one more
+        (25, 150, 33),
         (150, 47, 64),
         (600, 20, 49),
         (4, 1000, 100),
-        (29, 128, 81),  # numbers a multiple of CROWDED apart are copied: rows of b in dx,
-        (31, 300, 128),  # and of a in dw, if there are SOME panels,
-        (25, 1280, 256),  # in several stacks of STACK blocks
-        (300, 128, 640),
+        (10, 131, 12),  # few columns: the lanes are products
+        (9, 128, 1),
+        (13, 600, 11),
+        (29, 128, 81),  # rows that are a multiple of CROWDED apart
+        (31, 300, 128),
     ],
 )
 
@@ -161,6 +162,6 @@ def test_threads_change_no_bit(threads, dtype, rng, monkeypatch):
 
 def test_chunks_and_tiles_are_those_of_the_table():
     """The sizes above straddle them; say so if they move."""
-    assert (cpu.CHUNK, matmul.MANY, matmul.FEW, matmul.SOME) == (256, 24, 4, 4)
-    assert (matmul.STACK, matmul.CROWDED) == (40, 128)
+    assert (cpu.CHUNK, matmul.FEW, matmul.SOME) == (256, 4, 4)
+    assert (matmul.CROWDED, matmul.NARROW, matmul.LONG) == (128, 12, 128)
     assert tile_shape(np.dtype(np.float32)).rows in (6, 12)

@@ -168,7 +168,7 @@ def test_layer_as_pytorch_over_batches(momentum, track, rng):
 
 
 @DTYPES
-@pytest.mark.parametrize("shape", [(64, 3), (8, 3, 16, 16)])
+@pytest.mark.parametrize("shape", [(64, 3), (200, 3), (8, 3, 16, 16)])
 def test_mean_may_be_far_larger_than_the_deviation(shape, dtype, rng):
     """The mean of the squares less the square of the mean would have no digit left."""
     x = (1e4 + 1e-2 * rng.normal(size=shape)).astype(dtype)
@@ -208,6 +208,17 @@ def test_first_image_may_be_unlike_the_others(rng):
     y, _, _ = batchnorm_forward(x, None, None, None, None, True)
     expected = oracle(x, np.ones(2), np.zeros(2), *moments(x), 1e-5)
     rounding = len(x) * np.finfo(np.float32).eps
+    np.testing.assert_allclose(y, expected, 0, rounding * np.abs(expected).max())
+
+
+def test_first_rows_may_be_unlike_the_others(rng):
+    """Distances are taken from their mean: a rounding error for every piece of rows."""
+    pieces = 8
+    x = (1e4 + 1e-2 * rng.normal(size=(pieces * batchnorm.PIECE, 2))).astype(np.float32)
+    x[: batchnorm.PIECE] = 0
+    y, _, _ = batchnorm_forward(x, None, None, None, None, True)
+    expected = oracle(x, np.ones(2), np.zeros(2), *moments(x), 1e-5)
+    rounding = 2 * pieces * np.finfo(np.float32).eps
     np.testing.assert_allclose(y, expected, 0, rounding * np.abs(expected).max())
 
 
