@@ -79,7 +79,7 @@ from course.engine.tile import (
 from course.launch import launch
 
 BLOCK = 48  # pixels whose sums lie side by side before they are written as planes
-LITTLE = 1 << 17  # products; below this a second thread costs more than it brings
+LITTLE = 1 << 20  # products; below this a second thread costs more than it brings
 CHUNK = 256  # taps that are added up in registers, then to the sum of the others
 SLACK = 64  # numbers behind a framed image that a last vector may read
 STRETCH = 256  # pixels whose dy stays in the first cache while the taps of dw go by
