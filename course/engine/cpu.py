@@ -16,8 +16,8 @@ Loops compute this in three ways, all of them `acc += number x vector`
 
     along filters   a tile is 6 pixels x 16 filters; the weights are packed so that the
                     filters of a tap lie side by side. Any geometry.
-    along pixels    a tile is 6 filters x 16 pixels that lie side by side, or 3 x 32. For
-                    few filters, or few taps, at stride 1; nothing is packed.
+    along pixels    a tile is 6 filters x 16 pixels that lie side by side. For few filters,
+                    or few taps, at stride 1; nothing is packed.
     weights         a tile is 6 taps x 16 filters; dy is turned so that the filters of a
                     pixel lie side by side. With few filters, 6 filters x 2 taps, and the
                     lanes are pixels.
