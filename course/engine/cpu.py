@@ -81,6 +81,7 @@ from course.launch import launch
 BLOCK = 48  # pixels whose sums lie side by side before they are written as planes
 LITTLE = 1 << 20  # products; below this a second thread costs more than it brings
 CHUNK = 256  # taps that are added up in registers, then to the sum of the others
+EVERYTHING = [slice(None)]
 SLACK = 64  # numbers behind a framed image that a last vector may read
 STRETCH = 256  # pixels whose dy stays in the first cache while the taps of dw go by
 
@@ -917,14 +918,13 @@ def convolve(y, x, w, b, stride, frame, dilation, G, relu=False, pooled=None) ->
     key = _key(x.shape, w.shape, stride, frame, dilation, G)
     if not _suits(key, y.shape, y.dtype):
         return False
-    from course.engine import matmul, winograd  # which import this module
+    x, w, b, pool = usable(x), usable(w), usable(b), pooled is not None
+    if not pool and _pointwise(key, y.shape, y.dtype):
+        from course.engine import matmul  # which imports this module
 
-    x, w, b = map(usable, (x, w, b))
-    if pooled is None and _pointwise(key, y.shape, y.dtype):
         matmul.pointwise(y, x, w, b, relu)
         return True
-    pool = pooled is not None
-    for part in winograd.correlate(y, pooled, x, w, b, key, relu=relu):
+    for part in _parts(y, pooled, x, w, b, key, relu=relu):
         key = _key(x[part].shape, w.shape, stride, frame, dilation, G)
         plan = forward_plan(x.dtype, *key, y.shape[3], int(relu), int(pool))
         _planes(y[part], (pooled if pool else y)[part], x[part], w, b, *plan)
@@ -954,25 +954,34 @@ def convolve_backward(dx, dw, db, dy, x, w, stride, frame, dilation, G, bias=Non
     key = _key(x.shape, w.shape, stride, frame, dilation, G)
     if not _suits(key, dy.shape, dy.dtype):
         return False
-    from course.engine import matmul, winograd
-
     dy = usable(dy)
     if dx is not None:
         w = usable(w)
         b = np.zeros(dx.shape[1], dx.dtype) if bias is None else usable(bias)
     if _pointwise(key, dy.shape, dy.dtype):
+        from course.engine import matmul
+
         if dx is not None:
             matmul.pointwise_dx(dx, dy, w, b)
         if dw is not None:
             matmul.pointwise_dw(dw, db, dy, usable(x))
         return True
     if dx is not None:
-        for part in winograd.correlate(dx, None, dy, w, b, key, turned=True):
+        for part in _parts(dx, None, dy, w, b, key, turned=True):
             one = _key(dx[part].shape, w.shape, stride, frame, dilation, G)
             _fill_dx(dx[part], dy[part], w, b, one)
     if dw is not None:
         _fill_dw(dw, db, dy, usable(x), key)
     return True
+
+
+def _parts(target, pooled, source, w, b, key: tuple, **how: bool) -> list[slice]:
+    """Return the parts of the batch that Winograd's algorithm leaves to other loops."""
+    if key[5] != (3, 3):
+        return EVERYTHING
+    from course.engine import winograd  # which imports this module
+
+    return winograd.correlate(target, pooled, source, w, b, key, **how)
 
 
 @lru_cache(maxsize=1024)

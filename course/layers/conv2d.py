@@ -44,6 +44,7 @@ Source: LeCun et al., Proc. IEEE 86 (1998), section II; geometry from Dumoulin &
 arXiv:1603.07285; groups from Krizhevsky et al., NeurIPS 2012; as torch.nn.Conv2d.
 """
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -255,8 +256,23 @@ def _db_cuda(db, dy):
         db[f] = total
 
 
-def _geometry(x_shape, w_shape, stride, padding, dilation, groups):
+def _geometry(x_shape, w_shape, *window):
     """Return G, stride, dilation, padding and the size of y, or say what cannot be."""
+    try:
+        hash(window)
+    except TypeError:  # there is a list in it, which cannot be looked up
+        return _found(x_shape, w_shape, *window)
+    return _known(x_shape, w_shape, window, repr(window))
+
+
+@lru_cache(maxsize=1024)  # a network asks for the same few, at every step
+def _known(x_shape, w_shape, window, _):
+    """Return the same, which was looked up; the window's repr tells 1 from 1.0 and True."""
+    return _found(x_shape, w_shape, *window)
+
+
+def _found(x_shape, w_shape, stride, padding, dilation, groups):
+    """Return the same, which is worked out."""
     C, H, W = x_shape[1:]
     F, CG, KH, KW = w_shape
     G = integer("groups", groups, 1)
