@@ -128,8 +128,8 @@ def _multiply(target, a, b, bias, _, work, table, share, shares):
     sums = panel + CHUNK * width
     items, last = p.targets * panels, p.terms * chunks - 1
     for item in range(items * share // shares, items * (share + 1) // shares):
-        n = item // panels  # the last panel ends where a row of the target ends
-        column = max(0, min(item % panels * width, p.J - width))
+        n, own = item // panels, item % panels * width
+        column = max(0, min(own, p.J - width))  # the last panel ends where a row ends
         for number in range(last + 1):
             term, first = number // chunks, number % chunks * p.chunk
             count, here = min(p.chunk, p.K - first), term * p.M * p.K + first * p.a_k
@@ -153,15 +153,16 @@ def _multiply(target, a, b, bias, _, work, table, share, shares):
                     acc = plus(acc, work, so_far, sides)
                 if number == last and p.relu:
                     acc = positive(acc)
-                if number == last and width <= p.J:
+                if number == last and own + width <= p.J:
                     places = times(these, p.J, n * p.M * p.J + column)
                     store(acc, target, places, sides)
                 else:
                     store(acc, work, so_far, sides)
-        if width > p.J:
+        if own + width > p.J:  # columns of the panel before stay its own
             for m in range(p.M):
-                for j in range(p.J):
-                    target[(n * p.M + m) * p.J + j] = work[sums + m * width + j]
+                for j in range(own, p.J):
+                    there = (n * p.M + m) * p.J + j
+                    target[there] = work[sums + m * width + j - column]
 
 
 @job
