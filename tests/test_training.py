@@ -427,8 +427,8 @@ def test_interrupted_in_a_layer_the_step_is_undone(method, digits):
         np.testing.assert_array_equal(mine, other)
 
 
-# an interrupt inside pathlib's glob leaves its iterator to the garbage collector
-@pytest.mark.filterwarnings("ignore:unclosed scandir iterator:ResourceWarning")
+# an interrupt between Python's opening of a file and its `with` leaves it to the collector
+@pytest.mark.filterwarnings("ignore:unclosed:ResourceWarning")
 def test_interrupted_over_and_over_it_ends_in_the_same_bits(digits, tmp_path):
     path, rng, interrupts = tmp_path / "run.safetensors", np.random.default_rng(0), 0
     expected = normalised()
