@@ -492,11 +492,9 @@ def weave(_, b, i, a, even, odd):
             )
             for place in (even, odd)
         ]
-        for half in (0, lanes // 2):
-            order = [half + k // 2 + k % 2 * lanes for k in range(lanes)]
-            order = ir.Constant(ir.VectorType(INT32, lanes), order)
-            address = _pointer(context, build, b, b_array, build.add(i, INT64(2 * half)))
-            _store(build, build.shuffle_vector(*two, order), address)
+        for half, woven in enumerate(_in_turns(build, *two)):
+            place = build.add(i, INT64(half * lanes))
+            _store(build, woven, _pointer(context, build, b, b_array, place))
         return context.get_dummy_value()
 
     place = types.intp
