@@ -63,6 +63,7 @@ from course.engine.tile import (
     each_row,
     outer,
     shape_of,
+    split,
     store,
     tile_shape,
     times,
@@ -176,27 +177,6 @@ _to_u, _to_v, _to_y = (intrinsic(_both_sides(matrix)) for matrix in (TO_U, TO_V,
 
 
 @intrinsic
-def part(_, b, even, odd, a, i):
-    """Write b[even + l] = a[i + 2*l] and b[odd + l] = a[i + 2*l + 1]."""
-
-    def generate(context, build, signature, arguments):
-        b_array, even, odd, a_array, i = arguments
-        lanes = tile_shape(str(a.dtype)).lanes
-        vector = ir.VectorType(context.get_value_type(a.dtype), lanes)
-        two = [
-            _load(build, vector, _pointer(context, build, a, a_array, place))
-            for place in (i, build.add(i, ir.IntType(64)(lanes)))
-        ]
-        for side, place in enumerate((even, odd)):
-            found = build.shuffle_vector(*two, _order(range(side, 2 * lanes, 2)))
-            _store(build, found, _pointer(context, build, b, b_array, place))
-        return context.get_dummy_value()
-
-    place = types.intp
-    return types.void(b, place, place, a, place), generate
-
-
-@intrinsic
 def join(_, y, i, a, even, odd, left, spoiled, bad, b, f, floor):
     """Write y[i + 2*l] = a[even + l] + b[f], then a[odd + l] + b[f]; none below the floor.
 
@@ -295,10 +275,10 @@ def _part(lines, even, odd, source, here, count):
     lanes, half, j = shape_of(zeros(source))[2], count // 2, 0
     while half >= lanes and j < half:
         j = min(j, half - lanes)
-        part(lines, even + j, odd + j, source, here + 2 * j)
+        split(lines, even + j, odd + j, source, here + 2 * j)
         j += lanes
     if half < lanes and here + 2 * lanes <= source.size:
-        part(lines, even, odd, source, here)
+        split(lines, even, odd, source, here)
         for l in range((count + 1) // 2, lanes):
             lines[even + l] = 0
         for l in range(half, lanes):
